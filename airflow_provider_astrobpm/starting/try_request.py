@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Generic
 import msgspec
 
 from airflow_provider_astrobpm.client.timestamps import Placement
-from airflow_provider_astrobpm.starting.try_record import R, recorded_intent
+from airflow_provider_astrobpm.starting.try_record import R, TaskTry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_search import KeyMatches
-    from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
 
 
 class LookupMethod(Enum):
@@ -43,31 +42,19 @@ class LookupMethod(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TryRequest(Generic[R]):
+class TryRequest(TaskTry, Generic[R]):
     """Describes what one try of a task wants to start.
 
-    :param identity: the task.
-    :param generation: the number of the first try since the task was last cleared.
-    :param try_number: the number of this try.
     :param keeps_open: whether an open instance of an older generation is adopted even if it was not left open on purpose.
     :param accepts: returns whether a closed instance has succeeded, that is, ended as the task wants.
     :param timeout: seconds for the wait, which begins when everything is started.
     :param grace: seconds after which a started instance certainly shows in the lists.
-    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
-    :param max_tries: Airflow's ``max_tries`` of the task, if known.
-    :param generation_is_certain: whether the sources for the generation agree.
     """
 
-    identity: TaskIdentity
-    generation: int
-    try_number: int
     keeps_open: bool = False
     accepts: Callable[[BpmInstance], bool]
     timeout: float | None = None
     grace: float = 60
-    since: float | None = None
-    max_tries: int | None = None
-    generation_is_certain: bool = True
 
     @property
     def searches_always(self) -> bool:
@@ -100,18 +87,6 @@ class TryRequest(Generic[R]):
     def is_answered(self, record: R | None) -> bool:
         """Return whether a person was asked to search, and has cleared the task since."""
         return record is not None and self.own(record) is None and record.told
-
-    def intent(self, record: R | None, kind: type[R]) -> R:
-        """Return the record that this try writes before it does anything else."""
-        return recorded_intent(
-            record,
-            kind,
-            generation=self.generation,
-            max_tries=self.max_tries,
-            try_number=self.try_number,
-            since=self.since,
-            is_certain=self.generation_is_certain,
-        )
 
     def taken_over(self, record: R) -> R:
         """Return what this generation keeps of an older generation's record when a person is asked to check."""

@@ -201,7 +201,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
         title = self.title
         if title is None and operations.TITLE_VARIABLE not in (self.variables or {}):
-            title = this.task.title()
+            title = this.identity.title()
 
         def operation(business_key: str) -> Operation[BpmInstance]:
             return operations.start(
@@ -216,18 +216,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         order = decision.StartRequest(
             start=operation,
             bpm_name=self.bpm_name,
-            identity=this.task,
-            generation=this.generation,
-            try_number=this.number,
+            **vars(this),
             business_key=self.business_key,
             if_open_instance_exists=self.if_open_instance_exists,
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             timeout=self._wait_limits.seconds,
             grace=self.hook.settings.start_grace,
-            since=this.since,
-            max_tries=this.max_tries,
-            generation_is_certain=this.generation_is_certain,
         )
 
         def remember(record: StartRecord) -> None:
