@@ -9,6 +9,7 @@ from airflow_provider_astrobpm.client.errors import AmbiguousStartError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from airflow_provider_astrobpm.batches.batch_input import Launch
     from airflow_provider_astrobpm.client.errors import CallError
     from airflow_provider_astrobpm.client.instance import BpmInstance
 
@@ -49,21 +50,6 @@ class BatchCounts(NamedTuple):
         return f"of {self.total} launches: {whole}, {left} not sent"
 
 
-class DoubtfulStart(NamedTuple):
-    """The start of a launch that may or may not have happened.
-
-    :param launch: the launch, in words.
-    :param business_key: the business key of its instance.
-    :param error: how the start failed.
-    :param why: why the search for its instance was inconclusive.
-    """
-
-    launch: str
-    business_key: str
-    error: CallError
-    why: str
-
-
 def describe_launch(number: int, its_id: str | int | None, **more: object) -> str:
     """Describe a launch by its number, with its id and more details in brackets.
 
@@ -76,15 +62,23 @@ def describe_launch(number: int, its_id: str | int | None, **more: object) -> st
     return f"{number} ({', '.join(parts)})" if parts else str(number)
 
 
-def in_doubt_error(account: BatchCounts, doubts: Sequence[DoubtfulStart]) -> AmbiguousStartError:
+def in_doubt_error(
+    account: BatchCounts, lost: Mapping[str, tuple[Launch, CallError]], doubts: Mapping[str, str]
+) -> AmbiguousStartError:
     """Return the error for a batch in which it is unknown whether some launches were started.
 
     :param account: the launches, counted by outcome.
-    :param doubts: the starts in doubt.
+    :param lost: the launches in doubt by business key, each with the error of its start.
+    :param doubts: why the search for their instances was inconclusive, by business key.
     """
-    why = group_reasons((each.launch, f"{_describe(each.error)}; {each.why}") for each in doubts)
-    error = AmbiguousStartError(f"{account}; in doubt are {why}", doubts[0].business_key, DOUBT_ADVICE)
-    error.attempt, error.connection = ACTION, doubts[0].error.connection
+    why = group_reasons(
+        (describe_launch(one.number, one.id, business_key=key), f"{_describe(error)}; {doubts[key]}")
+        for key, (one, error) in lost.items()
+    )
+    key, (_, first) = next(iter(lost.items()))
+    error = AmbiguousStartError(f"{account}; in doubt are {why}", key, DOUBT_ADVICE)
+    error.attempt, error.connection = ACTION, first.connection
+    error.__cause__ = first
     return error
 
 

@@ -1,32 +1,32 @@
-"""Decides launch by launch what a try of a batch does about the instances of earlier tries. No I/O.
+"""Decides launch by launch what a try of a batch does about the instances of earlier tries, by ``decision_table``. No I/O.
 
 A try learns what earlier tries did from the business keys of the launches and from a ``BatchRecord``. A clear begins a new
 generation. If the last try had failed, the new generation resumes the batch: instances of the generations that it resumes
-count as its own. After any other clear the batch begins again. The first row that applies to a launch decides:
+count as its own. After any other clear the batch begins again.
 
-| what the try finds for the launch                                     | decision                                   |
-|-----------------------------------------------------------------------|--------------------------------------------|
-| an instance that another launch started in its place                  | refuse: the input has changed              |
-| an open instance of this generation                                   | adopt it                                   |
-| an instance of this generation that has succeeded                     | adopt it: it is a result                   |
-| an open or succeeded instance of an older generation, which is resumed| adopt it                                   |
-| an open instance of any older generation, if kills do not terminate   | adopt it: people may be working on it      |
-| no such instance, but one may exist                                   | refuse: a start could be the second one    |
-| no instance, or only failed ones                                      | start it                                   |
-
-If several instances qualify for adoption by one row, the try refuses, too.
+Beyond the table, an instance that another launch has started in a launch's place shows that the input has changed, which is
+refused. A launch that has met the condition before adopts its newest instance, whatever became of it.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.batches.batch_record import is_recorded_instance
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.client.timestamps import Placement
-from airflow_provider_astrobpm.starting import decision
 from airflow_provider_astrobpm.starting.business_keys import BatchKey
-from airflow_provider_astrobpm.starting.lost_start import describe_instances
+from airflow_provider_astrobpm.starting.decision_table import (
+    MAX_PREEXISTING_IDS,
+    ExistingInstances,
+    RefuseStart,
+    StartInstance,
+    StartSubject,
+    decide_start,
+    generation_doubt,
+    start_time_doubt,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.batches.batch_input import Launch
@@ -79,11 +79,10 @@ class BatchDecider:
         if own_record and own_record.own_keys not in (None, request.keys_signature()):
             raise BatchChangedError("its launches have other business keys")
         self._own_record = own_record
-        began = own_record.begun_at if own_record else None
+        began = own_record.posted_at if own_record else None
         resumes_older = request.keeps_open or request.goes_on_from(record) is not None
         self._since = request.since if began is None or resumes_older else began
-        # A person was asked to search, and has cleared the task.
-        self._is_answered = record is not None and own_record is None and record.told
+        self._is_answered = request.is_answered(record)
         self._is_first = record is None and request.try_number <= 1
         known = request.resumable_record(record)
         self.met = known.satisfied_launches() if known else frozenset()
@@ -97,6 +96,7 @@ class BatchDecider:
         self._decided: set[int] = set()
         self._unclear: dict[str, str] = {}
         """Why it is unclear whether an instance belongs to this batch, by instance id."""
+        self._doubt = cache(lambda name: matches.doubt(name, self._since) if matches else None)
         self._unclear_ends: dict[int, str] = {}
         """Why it is unclear whether a succeeded instance belongs to this generation, by launch number."""
         keys = request.authors_keys(form)
@@ -113,24 +113,18 @@ class BatchDecider:
                 if not instance.is_closed:
                     self._older_open.setdefault(key.number, []).append((key, instance))
             elif not request.generation_is_certain and request.accepts(instance):
-                self._unclear_ends[key.number] = decision.generation_doubt(instance)
+                self._unclear_ends[key.number] = generation_doubt(instance)
             elif instance.id in self._unclear and not instance.is_closed:
                 raise AmbiguousStartError(self._unclear[instance.id], instance.business_key)
 
     def _is_of_this_run(self, instance: BpmInstance, key: BatchKey) -> bool:
         """Return whether this run of the DAG may have started an instance. A deleted run used the same keys."""
         request = self._request
-        if key.generation > request.try_number or (
-            key.generation == request.generation and not request.may_have_sent(self._record)
-        ):
+        if key.generation == request.generation and not request.may_have_sent(self._record):
             return False
-        own = request.own(self._record) if key.generation == request.generation else None
-        began = own.begun_at if own else None
-        placement = self._place(instance, request.since if began is None else began)
-        # If no record mentions a start, nothing more precise is known.
-        if placement is Placement.UNKNOWN and self._record and self._record.begun_at is not None:
-            self._unclear[instance.id] = decision.start_time_doubt(instance)
-            return not self._is_answered
+        placement = self._matches and request.place(self._record, self._matches, instance, key.generation)
+        if placement is Placement.UNKNOWN:
+            self._unclear[instance.id] = start_time_doubt(instance)
         return placement is not Placement.BEFORE
 
     def _place(self, instance: BpmInstance, began: float | None) -> Placement:
@@ -156,7 +150,8 @@ class BatchDecider:
         own = self._own.get(launch.number, [])
         self._check_place(launch, own)
         if launch.business_key is not None:
-            key, mine, older = self._by_custom_key(launch, launch.business_key)
+            key = launch.business_key
+            mine, older = self._by_custom_key(launch, key)
         else:
             again = max((other.start_number for other, _ in own), default=0) + 1
             key = self._request.identity.batch_key(
@@ -164,27 +159,24 @@ class BatchDecider:
             )
             mine = [one for _, one in own]
             older = self._older.get((launch.number, launch.digest), [])
-        found = self._open_or_succeeded(launch, mine) or self._open_or_succeeded(launch, older)
-        if len(found) > 1:
-            raise AmbiguousStartError(
-                f"several instances may be that of launch {launch.number}: {describe_instances(found)}",
-                found[0].business_key,
-            )
-        if found and (unclear := self._unclear.get(found[0].id)):
-            raise AmbiguousStartError(f"launch {launch.number}: {unclear}", found[0].business_key)
-        if found and found[0].is_closed and not self._request.generation_is_certain:
-            raise AmbiguousStartError(decision.generation_doubt(found[0]), found[0].business_key)
-        if found:
-            # BPMs that an adopted instance has called may have the same key.
-            self._adopted |= {one.id for one in (*mine, *older) if one.business_key == found[0].business_key}
-            return AdoptLaunch(launch, found[0])
-        doubt = self._matches.doubt(launch.bpm_name, self._since) if self._matches else None
-        doubt = self._unclear_ends.get(launch.number, doubt)
-        if doubt and not self._is_answered and not self._is_first:
-            raise AmbiguousStartError(
-                f"it is unknown whether an earlier try started launch {launch.number}: {doubt}", key
-            )
-        return StartLaunch(launch, key)
+        doubt = None if self._is_first else self._doubt(launch.bpm_name)
+        made = decide_start(
+            self._request,
+            self._record,
+            StartSubject(launch.bpm_name, key, f"launch {launch.number}"),
+            ExistingInstances(
+                mine, older, doubt=self._unclear_ends.get(launch.number, doubt), unclear=self._unclear
+            ),
+            has_met=launch.number in self.met,
+        )
+        if isinstance(made, RefuseStart):
+            raise made.error
+        if isinstance(made, StartInstance):
+            return StartLaunch(launch, key)
+        # BPMs that an adopted instance has called may have the same key.
+        adopted = made.instance
+        self._adopted |= {one.id for one in (*mine, *older) if one.business_key == adopted.business_key}
+        return AdoptLaunch(launch, adopted)
 
     def _check_place(self, launch: Launch, own: list[tuple[BatchKey, BpmInstance]]) -> None:
         """Check that no other launch has an instance in this launch's place.
@@ -202,7 +194,7 @@ class BatchDecider:
 
     def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
         """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
-        has_resumed = self._own_record is not None and self._own_record.begun_at is not None
+        has_resumed = self._own_record is not None and self._own_record.posted_at is not None
         return (
             self._older_open.get(number, []) if has_resumed or not self._request.generation_is_certain else []
         )
@@ -226,7 +218,7 @@ class BatchDecider:
         matches = [*keyed, *self._matches.resembling.values()]
         # Instances from long ago are recognised by their start time.
         recent = [one for one in matches if self._place(one, self._since) is not Placement.BEFORE]
-        return tuple(one.id for one in recent) if len(recent) <= decision.MAX_PREEXISTING_IDS else None
+        return tuple(one.id for one in recent) if len(recent) <= MAX_PREEXISTING_IDS else None
 
     def check_none_missing(self) -> None:
         """Check, after all decisions, that the input still has every launch that an earlier try started.
@@ -237,34 +229,18 @@ class BatchDecider:
             if number not in self._decided:
                 raise BatchChangedError(f"launch {number} is missing; it had started {found[0][1]}")
 
-    def _open_or_succeeded(self, launch: Launch, instances: list[BpmInstance]) -> list[BpmInstance]:
-        """Return the open instances, or else the newest one that has succeeded.
-
-        :raises AmbiguousStartError: if all of them are of other BPMs, which should not happen.
-        """
-        named = [one for one in instances if one.name == launch.bpm_name]
-        if instances and not named and not self._is_answered:
-            raise AmbiguousStartError(
-                f"{instances[0]} has the business key of launch {launch.number}, but is not an instance of {launch.bpm_name!r}",
-                instances[0].business_key,
-            )
-        still_open = [one for one in named if not one.is_closed]
-        good = [one for one in named if one.is_closed and self._request.accepts(one)]
-        if launch.number in self.met:
-            good, still_open = named, []
-        return still_open or sorted(good, key=lambda one: one.start_time or "")[-1:]
-
-    def _by_custom_key(self, launch: Launch, key: str) -> tuple[str, list[BpmInstance], list[BpmInstance]]:
+    def _by_custom_key(self, launch: Launch, key: str) -> tuple[list[BpmInstance], list[BpmInstance]]:
         """Return the instances that this generation, and that older ones, have started with a custom key.
 
         :raises AmbiguousStartError: if it is unknown which these are, because others may use the key.
         """
         matches = [one for one in self._keyed.get(key, ()) if one.name == launch.bpm_name]
+        subject = StartSubject(launch.bpm_name, key, f"launch {launch.number}")
         record, request = self._record, self._request
-        if record is None or record.begun_at is None:
+        if record is None or record.posted_at is None:
             if matches and request.may_have_sent(record):
-                raise self._ambiguous_owner_error(launch, matches)
-            return key, [], []
+                raise subject.ambiguous_owner_error(matches)
+            return [], []
         known = [one for one in matches if is_recorded_instance(record, launch.number, key, one)]
         may_be_more = record.answered_at is None or record.unproven
         if not known and may_be_more and not self._is_answered:
@@ -273,20 +249,12 @@ class BatchDecider:
                 one
                 for one in matches
                 if one.id not in (record.strangers or ())
-                and self._place(one, record.begun_at) is not Placement.BEFORE
+                and self._place(one, record.posted_at) is not Placement.BEFORE
             ]
-            is_unclear = any(self._place(one, record.begun_at) is Placement.UNKNOWN for one in new)
+            is_unclear = any(self._place(one, record.posted_at) is Placement.UNKNOWN for one in new)
             if len(new) > 1 or is_unclear or (new and record.strangers is None):
-                raise self._ambiguous_owner_error(launch, new)
+                raise subject.ambiguous_owner_error(new)
             known = new
         if request.own(record):
-            return key, known, []
-        return key, [], [one for one in known if self._counts(one, record.generation)]
-
-    @staticmethod
-    def _ambiguous_owner_error(launch: Launch, instances: list[BpmInstance]) -> AmbiguousStartError:
-        return AmbiguousStartError(
-            f"it is unknown whether an earlier try started one of these for launch {launch.number}, because others may use "
-            f"their key: {describe_instances(instances)}",
-            launch.business_key,
-        )
+            return known, []
+        return [], [one for one in known if self._counts(one, record.generation)]

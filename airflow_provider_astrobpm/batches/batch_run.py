@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from airflow_provider_astrobpm.batches import batch_record, bulk_change
+from airflow_provider_astrobpm.batches import bulk_change
 from airflow_provider_astrobpm.batches.batch_account import BatchCounts
 from airflow_provider_astrobpm.batches.batch_decision import AdoptLaunch, BatchDecider, StartLaunch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord
@@ -30,6 +30,8 @@ from airflow_provider_astrobpm.client.errors import (
 )
 from airflow_provider_astrobpm.client.log_note import LogNote
 from airflow_provider_astrobpm.client.metrics import ADOPTIONS
+from airflow_provider_astrobpm.starting import try_request
+from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -122,16 +124,16 @@ class BatchRun:
     @property
     def instances(self) -> dict[int, BpmInstance]:
         """The instances adopted or started so far, by the numbers of their launches."""
-        return self._adopted | self._starter.started.instances
+        return self._adopted | self._starter.state.instances
 
     @property
     def under_way(self) -> int:
         """The number of starts being sent."""
-        return self._starter.under_way
+        return self._starter.state.under_way
 
     def stop(self, reason: Exception) -> None:
         """Start no more launches. ``launch`` raises the reason once the pending starts are answered. Thread-safe."""
-        self._starter.stop(reason)
+        self._starter.state.stop(reason)
 
     async def launch(self, record: BatchRecord | None) -> BatchStartResult:
         """Adopt what earlier tries of the batch have started, and start what is missing.
@@ -163,7 +165,7 @@ class BatchRun:
             if keys is not None:
                 await self._terminate(decider.superseded())
         except AmbiguousStartError:
-            await self._write_record(batch_record.record_person_asked(self._request, record))
+            await self._write_record(self._request.record_person_asked(record, BatchRecord))
             raise
         begun = self._new_record(record, decider)
         to_start = None if keys is None else len(keys) - keys.count(None)
@@ -174,17 +176,17 @@ class BatchRun:
         if to_start is None:
             await self._terminate(decider.superseded())
         self._client.meter.count(ADOPTIONS, len(self._adopted))
-        deadline = begun.deadline
-        if deadline is None and self._request.timeout is not None:
-            deadline = self._clock() + self._request.timeout
         done = msgspec.structs.replace(
-            begun, own=self._request.instance_signatures(self.instances), deadline=deadline, unfinished=False
+            begun,
+            own=self._request.instance_signatures(self.instances),
+            deadline=self._request.deadline(self._clock(), begun.deadline),
+            unfinished=False,
         )
         await self._write_record(done)
         return BatchStartResult(
             total=self._total or self._read,
             instances=self.instances,
-            refused=self._starter.started.refused,
+            refused=self._starter.state.refused,
             met=decider.met & self._adopted.keys(),
             record=done,
             author_fields=self._said,
@@ -196,10 +198,9 @@ class BatchRun:
 
     async def _search(self, record: BatchRecord | None) -> KeyMatches | None:
         """Find all instances with a key of the batch, if there can be any."""
-        seconds = batch_record.lookup_delay(self._request, record, self._clock())
-        if seconds is None:
+        if try_request.choose_lookup(self._request, record) is LookupMethod.NONE:
             return None
-        if seconds > 0:
+        if (seconds := try_request.lookup_delay(self._request, record, self._clock())) > 0:
             self._log(
                 LogNote(
                     f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
@@ -233,12 +234,12 @@ class BatchRun:
 
     def _answered(self, begun: BatchRecord) -> BatchRecord:
         """Return the record for starts that are all answered."""
-        is_begun = self._had_begun or self._adopted or self._starter.has_reached_server
+        is_begun = self._had_begun or self._adopted or self._starter.state.has_reached_server
         return msgspec.structs.replace(
             begun,
-            begun_at=begun.begun_at if is_begun else None,
+            posted_at=begun.posted_at if is_begun else None,
             answered_at=self._clock(),
-            unproven=begun.unproven or self._starter.is_unproven,
+            unproven=begun.unproven or self._starter.state.is_unproven,
             own=self._request.instance_signatures(self.instances),
             key_example=self._endpoint.key_example,
         )
@@ -301,10 +302,10 @@ class BatchRun:
     def _new_record(self, record: BatchRecord | None, decider: BatchDecider) -> BatchRecord:
         request, own = self._request, self._request.own(record)
         known = request.resumable_record(record)
-        begun_at = own.begun_at if own else None
-        if begun_at is None and request.try_number > 1 and (record is None or record.older_unknown):
-            begun_at = request.since or 0.0  # earlier tries may have begun it
-        self._had_begun = begun_at is not None
+        posted_at = own.posted_at if own else None
+        if posted_at is None and request.try_number > 1 and (record is None or record.older_unknown):
+            posted_at = request.since or 0.0  # earlier tries may have begun it
+        self._had_begun = posted_at is not None
         return BatchRecord(
             generation=request.generation,
             max_tries=request.max_tries,
@@ -312,7 +313,7 @@ class BatchRun:
             since=request.since,
             key_example=self._endpoint.key_example,
             unproven=own is not None and own.unproven,
-            begun_at=self._clock() if begun_at is None else begun_at,
+            posted_at=self._clock() if posted_at is None else posted_at,
             answered_at=own.answered_at if own else None,
             own_keys=request.keys_signature(),
             own=request.instance_signatures(self._adopted),
@@ -331,7 +332,7 @@ class BatchRun:
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
                 await self._write_record(msgspec.structs.replace(begun, told=True))
-            elif not self._starter.is_in_doubt:
+            elif not self._starter.state.in_doubt and not self.under_way:
                 await self._write_record(self._answered(begun))
             raise
 
@@ -358,7 +359,7 @@ class BatchRun:
         decider.check_none_missing()
 
     def _are_too_many_refused(self) -> bool:
-        refused = len(self._starter.started.refused)
+        refused = len(self._starter.state.refused)
         if self._may_be_refused is None or refused <= self._may_be_refused:
             return False
         self._log(LogNote(f"{refused} launches were refused, so no more are started", warning=True))

@@ -1,40 +1,33 @@
-"""Decides what a try does about the instances of earlier tries: adopt one, start one, or refuse. No I/O.
+"""Decides what the try of one start does about the instances of earlier tries, by ``decision_table``. No I/O.
 
-A try learns what earlier tries did from their ``StartRecord``, if Airflow stores one, and from the business key. An
-instance has *succeeded* if it ended as the task wants, and *failed* if it ended in any other way. The first row that applies
-decides:
-
-| what the try finds                                              | decision                                             |
-|-----------------------------------------------------------------|------------------------------------------------------|
-| an open instance of this generation                             | adopt it                                             |
-| an instance of this generation that has succeeded               | adopt it: its end is the task's result               |
-| an open instance of an older generation, left open on purpose   | adopt it: people may be working on it                |
-| an open instance with the custom key, started by someone else   | as ``if_open_instance_exists`` says                  |
-| no such instance, but one may exist                             | refuse: a start could be the second one              |
-| anything else: nothing, or only failed or superseded instances  | terminate open instances of older generations; start |
-
-If several instances qualify for adoption by one row, the try refuses, too. An error that asks a person to check is recorded: the
-first try after the next clear then starts despite the doubt.
-
-A generation ends when a person clears the task. If ``retries`` was changed, it can be uncertain to which generation a try
-belongs. Then an open instance of any generation counts as one of this generation, and nothing is terminated.
+A try learns what earlier tries did from their ``StartRecord``, if Airflow stores one, and from the business key. All open
+instances of older generations are terminated before a start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_astrobpm.client.errors import AmbiguousStartError, OpenInstanceExistsError
+from airflow_provider_astrobpm.client.errors import AmbiguousStartError
 from airflow_provider_astrobpm.client.key_form import KeyForms
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.sameness import KnownIdentity
 from airflow_provider_astrobpm.client.timestamps import Placement
-from airflow_provider_astrobpm.starting.lost_start import describe_instances
-from airflow_provider_astrobpm.starting.try_record import TryRecord, recorded_intent
+from airflow_provider_astrobpm.starting.decision_table import (
+    MAX_PREEXISTING_IDS,
+    ExistingInstances,
+    RefuseStart,
+    StartInstance,
+    StartSubject,
+    decide_start,
+    generation_doubt,
+    start_time_doubt,
+)
+from airflow_provider_astrobpm.starting.try_record import TryRecord
+from airflow_provider_astrobpm.starting.try_request import TryRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,9 +35,13 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_form import KeyForm
     from airflow_provider_astrobpm.client.operations import Operation
-    from airflow_provider_astrobpm.starting.business_keys import IfOpenInstanceExists, TaskIdentity
+    from airflow_provider_astrobpm.starting.business_keys import IfOpenInstanceExists
+    from airflow_provider_astrobpm.starting.decision_table import StartDecision
 
-MAX_PREEXISTING_IDS = 1000  # a record holds at most this many ids, because Airflow limits its length
+OWNER_ADVICE = (
+    "Terminate the instance that this task has started, if any, then clear this task. If only this task uses the key, set "
+    'if_open_instance_exists="adopt": then a retry recognises its instance by the key.'
+)
 
 
 class StartRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,53 +49,45 @@ class StartRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
 
     launch: int = 1
     """The number of the last start in this generation; 0 if the instance is of an older generation and not adopted yet."""
-    posted_at: float | None = None
-    """When the start was about to be sent, in seconds since the epoch. Once its instance is known: when it was answered.
-    ``None`` if none was sent, or if the last one certainly never reached the server."""
-    instance_id: str | None = None
-    """The instance that was started or adopted, once it is known."""
-    strangers: tuple[str, ...] | None = None
-    """The ids of instances that had the custom key before the start; ``None`` if they were not searched for."""
-    deadline: float | None = None
-    """When the wait fails, in seconds since the epoch."""
     left_open: bool = False
     """Whether the wait failed and left its instance open, so that the wait can resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartRequest:
-    """Describes what one try of a task wants to start.
+class StartRequest(TryRequest[StartRecord]):
+    """Describes the one instance that a try of a task wants to start.
 
     :param start: the operation that starts it, with a business key.
     :param bpm_name: the BPM's name.
-    :param identity: the task.
-    :param generation: the number of the first try since the task was last cleared.
-    :param try_number: the number of this try.
     :param business_key: the author's own key, which others may use too; ``None`` for the key made from the task.
     :param if_open_instance_exists: what to do if an open instance has the custom key.
-    :param keeps_open: whether an open instance of an older generation is adopted even if it was not left open on purpose.
-    :param accepts: returns whether a closed instance has succeeded, that is, ended as the task wants.
-    :param timeout: seconds for the wait, which begins with the start.
-    :param grace: seconds after which a started instance certainly shows in the lists.
-    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
-    :param max_tries: Airflow's ``max_tries`` of the task, if known.
-    :param generation_is_certain: whether the sources for the generation agree.
     """
 
     start: Callable[[str], Operation[BpmInstance]]
     bpm_name: str
-    identity: TaskIdentity
-    generation: int
-    try_number: int
     business_key: str | None = None
     if_open_instance_exists: IfOpenInstanceExists = "start"
-    keeps_open: bool = False
-    accepts: Callable[[BpmInstance], bool]
-    timeout: float | None = None
-    grace: float = 60
-    since: float | None = None
-    max_tries: int | None = None
-    generation_is_certain: bool = True
+
+    @property
+    def searches_always(self) -> bool:
+        """Whether even a first try searches, because others may use the key."""
+        return self.business_key is not None and self.if_open_instance_exists != "start"
+
+    @property
+    def searches_after_clear(self) -> bool:
+        """Whether a try searches by key for what older generations have started."""
+        return self.business_key is None
+
+    def taken_over(self, record: StartRecord) -> StartRecord:
+        """Return what this generation keeps of an older generation's record when a person is asked to check."""
+        # A retry resumes with the instance that a failed wait left open. Any other instance is of an older generation.
+        return msgspec.structs.replace(
+            record,
+            launch=0 if record.left_open else 1,
+            instance_id=record.instance_id if record.left_open else None,
+            strangers=None,
+            deadline=None,
+        )
 
     def key(self, launch: int = 1) -> str:
         """Return the business key of a start."""
@@ -149,142 +138,9 @@ class StartRequest:
         key = instance.business_key
         return self.identity.read(key) is not None or self.identity.resembles(key)
 
-    def own(self, record: StartRecord | None) -> StartRecord | None:
-        """Return the record if it belongs to this generation."""
-        return record if record is not None and record.generation == self.generation else None
-
     def is_relevant(self, instance: BpmInstance) -> bool:
         """Return whether an instance is open or has succeeded. After a failed one the task starts another anyway."""
         return not instance.is_closed or self.accepts(instance)
-
-    def has_sent_nothing(self, record: StartRecord | None) -> bool:
-        """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
-        if self.generation_is_certain and self.try_number <= self.generation:
-            return True
-        return record is not None and record.covers(self.generation)
-
-    def may_have_sent(self, record: StartRecord | None) -> bool:
-        """Return whether a try of this generation may have sent a start."""
-        own = self.own(record)
-        # If a person was asked to search, an instance may exist although no record mentions a start.
-        if own is not None and (own.instance_id is not None or own.posted_at is not None or own.told):
-            return True
-        return not self.has_sent_nothing(record)
-
-
-class LookupMethod(Enum):
-    """How a try searches for instances that earlier tries may have started."""
-
-    NONE = "not at all"
-    ID = "by its id"
-    KEY = "by its business key"
-
-
-class ExistingInstances(NamedTuple):
-    """The instances that a try has found."""
-
-    own: tuple[BpmInstance, ...] = ()
-    """Instances of this generation, open and closed."""
-    older: tuple[BpmInstance, ...] = ()
-    """Open instances of older generations."""
-    others: tuple[BpmInstance, ...] = ()
-    """Open instances that have the custom key and were started by someone else."""
-    doubt: str | None = None
-    """Why an instance of this generation may exist although it was not found."""
-    match_ids: tuple[str, ...] = ()
-    """The ids of all instances with the custom key."""
-
-
-@dataclass(frozen=True)
-class AdoptInstance:
-    """Decision to adopt an existing instance."""
-
-    instance: BpmInstance
-    why: str
-
-
-@dataclass(frozen=True)
-class StartInstance:
-    """Decision to start an instance.
-
-    :param key: its business key.
-    :param launch: the number of this start within the generation.
-    :param terminate: open instances to terminate first.
-    :param preexisting_ids: the ids of preexisting instances with the custom key; ``None`` if they were not searched for.
-    :param warning: a warning to log.
-    """
-
-    key: str
-    launch: int = 1
-    terminate: tuple[BpmInstance, ...] = ()
-    preexisting_ids: tuple[str, ...] | None = None
-    warning: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class RefuseStart:
-    """Decision to fail and start nothing.
-
-    :param error: the error to raise.
-    :param asks_person: whether the error asks a person to search for the instance before clearing the task.
-    """
-
-    error: AmbiguousStartError | OpenInstanceExistsError
-    asks_person: bool = True
-
-
-StartDecision = AdoptInstance | StartInstance | RefuseStart
-
-
-def choose_lookup(request: StartRequest, record: StartRecord | None) -> LookupMethod:  # noqa: PLR0911 - a table in order
-    """Return how to search for instances that earlier tries may have started; not at all if they certainly started none.
-
-    :param record: the record as it was before this try wrote its intent.
-    """
-    has_custom_key = request.business_key is not None
-    if has_custom_key and request.if_open_instance_exists != "start":
-        return LookupMethod.KEY
-    own = request.own(record)
-    if own is not None and own.instance_id is not None:
-        return LookupMethod.ID
-    if request.may_have_sent(record):
-        return LookupMethod.KEY
-    # So nothing of this generation exists, but something of an older one may.
-    if record is not None and record.instance_id is not None:
-        return LookupMethod.ID
-    if has_custom_key:
-        return LookupMethod.NONE  # after a clear, "start" with the custom key starts unconditionally
-    if record is None or record.older_unknown:
-        return LookupMethod.KEY if request.try_number > 1 else LookupMethod.NONE
-    return LookupMethod.NONE if record.posted_at is None else LookupMethod.KEY
-
-
-def lookup_delay(request: StartRequest, record: StartRecord | None, now: float) -> float:
-    """Return the seconds to wait until every instance that an earlier try may have started shows in the lists.
-
-    :param now: the time, in seconds since the epoch.
-    """
-    if choose_lookup(request, record) is not LookupMethod.KEY or request.try_number <= 1:
-        return 0.0
-    if (
-        record is None
-        or record.older_unknown
-        or not (request.own(record) or request.has_sent_nothing(record))
-    ):
-        return request.grace  # no record shows when a start was sent
-    return seconds_until_visible(request, record, now)
-
-
-def seconds_until_visible(request: StartRequest, record: StartRecord, now: float) -> float:
-    """Return the seconds until the instance of a recorded start is certainly visible; 0 if no start was sent.
-
-    If a start was not answered, the server may have processed it late: it may have waited for a token or been throttled.
-    """
-    if record.posted_at is None:
-        return 0.0
-    if record.instance_id is None:
-        return request.grace
-    return min(request.grace, max(0.0, record.posted_at + request.grace - now))
 
 
 def is_enough(request: StartRequest, record: StartRecord | None, matches: KeyMatches) -> bool:
@@ -312,17 +168,19 @@ def classify(
         any_open_counts=request.if_open_instance_exists != "start",
     )
     if request.business_key is None:
-        current, unclear = _of_this_run(request, record, matches)
-        numbers = {one.id: request.identity.read(one.business_key) or (0, 0) for one in current}
+        generations = {one.id: (request.identity.read(one.business_key) or (0, 0))[0] for one in everything}
+        places = {one.id: request.place(record, matches, one, generations[one.id]) for one in everything}
+        current = [one for one in everything if places[one.id] is not Placement.BEFORE]
         mine = [one for one in current if one.name == request.bpm_name]
-        own = tuple(one for one in mine if _is_own(one, numbers[one.id][0], request))
+        own = tuple(one for one in mine if _is_own(one, generations[one.id], request))
         if not request.may_have_sent(record):
             own = ()  # an instance with this generation's key was started by a deleted run
         older = tuple(one for one in mine if one not in own and not one.is_closed)
-        if in_doubt := [one for one in (*own, *older) if one.id in unclear and request.is_relevant(one)]:
+        unclear = [one for one in (*own, *older) if places[one.id] is Placement.UNKNOWN]
+        if in_doubt := [one for one in unclear if request.is_relevant(one)]:
             return RefuseStart(AmbiguousStartError(start_time_doubt(in_doubt[0]), request.key()))
         # A BPM that the instance calls may have its key too. But then the instance itself must be there.
-        resembling = [one for one in current if one not in mine and numbers[one.id][0] == request.generation]
+        resembling = [one for one in current if one not in mine and generations[one.id] == request.generation]
         if resembling and not own:
             doubt = f"its business key belongs to {resembling[0]}, which is not an instance of {request.bpm_name!r}"
         if not request.generation_is_certain and (
@@ -335,7 +193,8 @@ def classify(
             one for one in everything if not began or matches.place(one, began) is not Placement.BEFORE
         ]
         if current:
-            return RefuseStart(_ambiguous_owner_error(request.business_key, current))
+            subject = StartSubject(request.bpm_name, request.business_key)
+            return RefuseStart(subject.ambiguous_owner_error(current, OWNER_ADVICE))
         return ExistingInstances(doubt=doubt)
     ids = (*matches.instances, *matches.resembling)
     preexisting = own_record.strangers if own_record else None
@@ -358,96 +217,31 @@ def classify(
     return ExistingInstances(own, older, others, doubt, ids)
 
 
-def _of_this_run(
-    request: StartRequest, record: StartRecord | None, matches: KeyMatches
-) -> tuple[list[BpmInstance], frozenset[str]]:
-    """Return what this run of the DAG may have started. A deleted run with the same id used the same keys.
-
-    :returns: the instances, and the ids of those whose start time does not decide it.
-    """
-    own = request.own(record)
-    of_own = own.posted_at if own is not None and own.posted_at is not None else request.since
-    current, unclear = [], set()
-    for one in matches.instances.values():
-        generation = (request.identity.read(one.business_key) or (0, 0))[0]
-        moment = of_own if generation == request.generation else request.since
-        placement = Placement.SINCE if moment is None else matches.place(one, moment)
-        if generation > request.try_number or placement is Placement.BEFORE:
-            continue
-        current.append(one)
-        if placement is Placement.UNKNOWN:
-            unclear.add(one.id)
-    if record is None or record.posted_at is None:
-        return current, frozenset()  # no record mentions a start, so nothing more precise is known
-    if record.told and own is None:
-        # A person was asked to search, and has cleared the task.
-        return [one for one in current if one.id not in unclear], frozenset()
-    return current, frozenset(unclear)
-
-
 def _is_own(instance: BpmInstance, generation: int, request: StartRequest) -> bool:
     if generation == request.generation:
         return True
     return not request.generation_is_certain and not instance.is_closed
 
 
-def generation_doubt(instance: BpmInstance) -> str:
-    """Return the doubt about an instance that succeeded either before or after the last clear."""
-    return f"'retries' was changed, so it is unclear whether {instance} was started before the task was last cleared"
-
-
-def start_time_doubt(instance: BpmInstance) -> str:
-    """Return the doubt about an instance whose start time does not show which run started it."""
-    return (
-        f"{instance} has its business key, but its start time {instance.start_time!r} does not show whether this run of the "
-        "DAG has started it, or a deleted one with the same id"
-    )
-
-
-def decide(request: StartRequest, record: StartRecord | None, found: ExistingInstances) -> StartDecision:  # noqa: PLR0911 - the table's rows
-    """Decide what a try does, by the table above."""
-    key = request.key()
-    if misnamed := [one for one in found.own if one.name != request.bpm_name]:
-        return _refuse(
-            f"{misnamed[0]} has this task's business key, but is not an instance of {request.bpm_name!r}", key
-        )
-    still_open = [one for one in found.own if not one.is_closed]
-    good = [one for one in found.own if request.accepts(one)]
-    if good and not still_open and not request.generation_is_certain:
-        return _refuse(generation_doubt(good[0]), key)
-    if still_open or good:
-        newest = max(good, key=lambda one: one.start_time or "", default=None)
-        return _adopt_only_one(
-            still_open or [one for one in [newest] if one], key, "an earlier try started it"
-        )
-    left_open = (
+def decide(request: StartRequest, record: StartRecord | None, found: ExistingInstances) -> StartDecision:
+    """Decide what a try does, by the common table. Everything open of older generations is terminated before a start."""
+    own_record = request.own(record)
+    resumes = (
         request.keeps_open
         or not request.generation_is_certain
-        or (record is not None and request.own(record) is None and record.left_open)
+        or (record is not None and own_record is None and record.left_open)
     )
-    left = [one for one in found.older if left_open and one.name == request.bpm_name]
-    if left:
-        return _adopt_only_one(left, key, "it was left open when the task was cleared")
-    if found.others and request.if_open_instance_exists == "fail":
-        return RefuseStart(OpenInstanceExistsError(found.others[0]), asks_person=False)
-    if found.others and request.if_open_instance_exists == "adopt":
-        return _adopt_only_one(found.others, key, "it has the task's custom business key")
-    return _start_or_refuse(request, record, found)
-
-
-def _start_or_refuse(
-    request: StartRequest, record: StartRecord | None, found: ExistingInstances
-) -> StartInstance | RefuseStart:
-    own_record = request.own(record)
+    older = [one for one in found.older if resumes and one.name == request.bpm_name]
     last = max(own_record.launch, 1) if own_record else 1
-    if found.doubt is None:
-        warning = None
-    elif record is not None and own_record is None and record.told:
-        warning = f"{found.doubt}; starting anyway, because the task was cleared"
-    else:
-        return _refuse(
-            f"it is unknown whether an earlier try started an instance: {found.doubt}", request.key(last)
-        )
+    made = decide_start(
+        request,
+        record,
+        StartSubject(request.bpm_name, request.key(last)),
+        found._replace(older=older),
+        if_open_instance_exists=request.if_open_instance_exists,
+    )
+    if not isinstance(made, StartInstance):
+        return made
     # An earlier start without an instance may still take effect late. The same key then shows which task it belongs to.
     launch = max([last, *_launch_numbers(request, found.own)]) + 1 if found.own else last
     was_searched = request.if_open_instance_exists != "start"
@@ -455,58 +249,18 @@ def _start_or_refuse(
         return RefuseStart(
             _too_many_matches_error(len(found.match_ids), request.key(launch)), asks_person=False
         )
-    return StartInstance(
-        request.key(launch), launch, found.older, found.match_ids if was_searched else None, warning
+    return replace(
+        made,
+        key=request.key(launch),
+        launch=launch,
+        terminate=found.older,
+        preexisting_ids=found.match_ids if was_searched else None,
     )
 
 
 def _launch_numbers(request: StartRequest, instances: Iterable[BpmInstance]) -> list[int]:
     read = [request.identity.read(one.business_key) for one in instances]
     return [numbers[1] for numbers in read if numbers]
-
-
-def _adopt_only_one(
-    instances: list[BpmInstance] | tuple[BpmInstance, ...], key: str, why: str
-) -> AdoptInstance | RefuseStart:
-    if len(instances) == 1:
-        return AdoptInstance(instances[0], why)
-    return _refuse(f"several instances may be this task's: {describe_instances(instances)}", key)
-
-
-def _ambiguous_owner_error(key: str, instances: Iterable[BpmInstance]) -> AmbiguousStartError:
-    return AmbiguousStartError(
-        f"it is unknown whether an earlier try started one of these, because others may use their key: {describe_instances(instances)}",
-        key,
-        "Terminate the instance that this task has started, if any, then clear this task. If only this task uses the key, set "
-        'if_open_instance_exists="adopt": then a retry recognises its instance by the key.',
-    )
-
-
-def record_person_asked(request: StartRequest, record: StartRecord | None) -> StartRecord:
-    """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
-    begun = recorded_intent(
-        record,
-        StartRecord,
-        generation=request.generation,
-        max_tries=request.max_tries,
-        try_number=request.try_number,
-        since=request.since,
-        is_certain=request.generation_is_certain,
-    )
-    if request.own(record) is not None:
-        return msgspec.structs.replace(begun, told=True)
-    return msgspec.structs.replace(
-        begun,
-        generation=request.generation,
-        max_tries=request.max_tries,
-        is_unclear=not request.generation_is_certain,
-        # A retry resumes with the instance that a failed wait left open. Any other instance is of an older generation.
-        launch=0 if begun.left_open else 1,
-        instance_id=begun.instance_id if begun.left_open else None,
-        strangers=None,
-        deadline=None,
-        told=True,
-    )
 
 
 def _too_many_matches_error(matches: int, key: str) -> AmbiguousStartError:
@@ -537,7 +291,3 @@ def missing_instance_error(instance_id: str, key: str) -> AmbiguousStartError:
         "Nothing was started again. Search for it in Astro Zero, and terminate it if it is still open; then clear this "
         "task, which starts a new one.",
     )
-
-
-def _refuse(doubt: str, key: str) -> RefuseStart:
-    return RefuseStart(AmbiguousStartError(doubt, key))

@@ -32,15 +32,11 @@ from airflow_provider_astrobpm.client.log_note import LogNote
 from airflow_provider_astrobpm.client.metrics import ADOPTIONS, AMBIGUOUS_STARTS, NULL_METER, STARTS
 from airflow_provider_astrobpm.client.operations import Sleep
 from airflow_provider_astrobpm.client.search import EndpointTraits
-from airflow_provider_astrobpm.starting import decision
-from airflow_provider_astrobpm.starting.decision import (
-    AdoptInstance,
-    ExistingInstances,
-    LookupMethod,
-    RefuseStart,
-    StartRecord,
-)
+from airflow_provider_astrobpm.starting import decision, try_request
+from airflow_provider_astrobpm.starting.decision import StartRecord
+from airflow_provider_astrobpm.starting.decision_table import AdoptInstance, ExistingInstances, RefuseStart
 from airflow_provider_astrobpm.starting.lost_start import LostStart, recover_lost_starts
+from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +44,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation
-    from airflow_provider_astrobpm.starting.decision import StartDecision, StartInstance, StartRequest
+    from airflow_provider_astrobpm.starting.decision import StartRequest
+    from airflow_provider_astrobpm.starting.decision_table import StartDecision, StartInstance
 
 
 class StartResult(NamedTuple):
@@ -99,11 +96,11 @@ class InstanceStarter:
         """
         if record is not None:
             self._endpoint.key_example = self._endpoint.key_example or record.key_example
-        yield from _pause(decision.lookup_delay(self._request, record, self._clock()))
+        yield from _pause(try_request.lookup_delay(self._request, record, self._clock()))
         decided = yield from self._decision(record)
         if isinstance(decided, RefuseStart):
             if decided.asks_person:
-                self._remember(decision.record_person_asked(self._request, record))
+                self._remember(self._request.record_person_asked(record, StartRecord))
             raise decided.error
         if isinstance(decided, AdoptInstance):
             return self._adopt(record, decided)
@@ -116,7 +113,7 @@ class InstanceStarter:
     def _decision(self, record: StartRecord | None) -> Flow[StartDecision]:
         """Search, and decide."""
         request = self._request
-        lookup = decision.choose_lookup(request, record)
+        lookup = try_request.choose_lookup(request, record)
         try:
             if lookup is LookupMethod.KEY:
                 matches = request.new_matches(self._endpoint.key_form, self._clock)
@@ -141,7 +138,7 @@ class InstanceStarter:
             try:
                 instance = yield from self._find(instance_id)
             except InstanceNotFoundError:
-                if (pause := decision.seconds_until_visible(self._request, record, self._clock())) <= 0:
+                if (pause := try_request.seconds_until_visible(self._request, record, self._clock())) <= 0:
                     raise
                 yield Sleep(pause)
                 instance = yield from self._find(instance_id)
@@ -176,7 +173,6 @@ class InstanceStarter:
         request = self._request
         own = request.own(record) or StartRecord(generation=request.generation)
         # The deadline of a failed wait has no meaning any more: a new wait begins now.
-        deadline = None if own.left_open else own.deadline
         known = msgspec.structs.replace(
             own,
             max_tries=request.max_tries,
@@ -186,7 +182,7 @@ class InstanceStarter:
             older_unknown=False,
             since=request.since,
             instance_id=decided.instance.id,
-            deadline=self._deadline() if deadline is None else deadline,
+            deadline=request.deadline(self._clock(), None if own.left_open else own.deadline),
             left_open=False,
         )
         if known != record:
@@ -243,7 +239,7 @@ class InstanceStarter:
             sent,
             instance_id=instance.id,
             posted_at=self._clock(),
-            deadline=self._deadline(),
+            deadline=self._request.deadline(self._clock()),
             key_example=self._endpoint.key_example,
         )
         self._remember(known)
@@ -271,9 +267,6 @@ class InstanceStarter:
         lost = AmbiguousStartError(failure, start.key)
         lost.problem += f"; {recovery.doubts[start.key]}"
         raise lost from failure
-
-    def _deadline(self) -> float | None:
-        return None if self._request.timeout is None else self._clock() + self._request.timeout
 
 
 def start_once(

@@ -1,13 +1,17 @@
-"""The base of all records that a task's tries write: the generation, and what the record proves by its existence."""
+"""A try of a task, and the base of all records that tries write: the generation, and what the record proves by its existence."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from airflow_provider_astrobpm.client.key_form import KeyForm
 from airflow_provider_astrobpm.starting.generation import Generation, RecordedTries, generation_of
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
 
 
 class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,6 +33,28 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether a person was asked to search for instances before clearing the task."""
     key_example: tuple[str, str] | None = None
     """A business key as sent, and as the answer to that start showed it, if the two differ."""
+    posted_at: float | None = None
+    """When this generation's first start was about to be sent, in seconds since the epoch; ``None`` if certainly none was."""
+    instance_id: str | None = None
+    """The instance that was started or adopted, once it is known; ``None`` for a batch."""
+    strangers: tuple[str, ...] | None = None
+    """The ids of instances that had custom keys before the start; ``None`` if unknown."""
+    deadline: float | None = None
+    """When the wait fails, in seconds since the epoch."""
+
+    @property
+    def settled_at(self) -> float | None:
+        """When the last start had been answered, in seconds since the epoch; ``None`` if an answer may be missing."""
+        return None if self.instance_id is None else self.posted_at
+
+    @property
+    def mentions_start(self) -> bool:
+        """Whether an instance may exist that a start in this record has made."""
+        return self.posted_at is not None
+
+    def has_begun(self, generation: int) -> bool:
+        """Return whether a try of this generation has begun to send starts."""
+        return self.generation == generation and self.posted_at is not None
 
     def covers(self, generation: int) -> bool:
         """Return whether a start sent by a try of this generation would show in the record."""
@@ -66,37 +92,42 @@ def began_at_earliest(
     return due if record is None or record.since is None else record.since
 
 
-def recorded_intent(
-    record: R | None,
-    kind: type[R],
-    *,
-    generation: int,
-    max_tries: int | None,
-    try_number: int,
-    since: float | None = None,
-    is_certain: bool = True,
-) -> R:
-    """Return the record that a try writes before it does anything else.
+@dataclass(frozen=True, kw_only=True)
+class TaskTry:
+    """A try of a task.
 
-    :param record: the record of earlier tries, if any.
-    :param kind: the record type.
-    :param generation: the generation of the try.
-    :param max_tries: Airflow's ``max_tries`` of the task.
-    :param try_number: the number of the try.
-    :param since: the earliest time at which the task's first try can have begun, if known.
-    :param is_certain: whether the generation is certain.
+    :param identity: the task.
+    :param generation: the number of the first try since the task was last cleared.
+    :param try_number: the number of this try.
+    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
+    :param max_tries: Airflow's ``max_tries`` of the task, if known.
+    :param generation_is_certain: whether the sources for the generation agree.
     """
-    if record is None:
-        return kind(
-            generation=generation,
-            max_tries=max_tries,
-            is_unclear=not is_certain,
-            intent_of=generation if try_number <= generation else None,
-            older_unknown=try_number > 1,
-            since=since,
-        )
-    if record.generation != generation:
-        return msgspec.structs.replace(record, intent_of=generation)
-    # A record that was lost and rewritten proves nothing about starts that its generation sent before.
-    intent_of = record.intent_of if record.older_unknown else generation
-    return msgspec.structs.replace(record, intent_of=intent_of, max_tries=max_tries)
+
+    identity: TaskIdentity
+    generation: int
+    try_number: int
+    since: float | None = None
+    max_tries: int | None = None
+    generation_is_certain: bool = True
+
+    def intent(self, record: R | None, kind: type[R]) -> R:
+        """Return the record that this try writes before it does anything else.
+
+        :param record: the record of earlier tries, if any.
+        :param kind: the record type.
+        """
+        if record is None:
+            return kind(
+                generation=self.generation,
+                max_tries=self.max_tries,
+                is_unclear=not self.generation_is_certain,
+                intent_of=self.generation if self.try_number <= self.generation else None,
+                older_unknown=self.try_number > 1,
+                since=self.since,
+            )
+        if record.generation != self.generation:
+            return msgspec.structs.replace(record, intent_of=self.generation)
+        # A record that was lost and rewritten proves nothing about starts that its generation sent before.
+        intent_of = record.intent_of if record.older_unknown else self.generation
+        return msgspec.structs.replace(record, intent_of=intent_of, max_tries=self.max_tries)

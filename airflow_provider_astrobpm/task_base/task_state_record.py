@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
@@ -13,15 +13,10 @@ from airflow_provider_astrobpm.batches.batch_record import BatchRecord
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.starting.business_keys import TaskIdentity, region_of
 from airflow_provider_astrobpm.starting.decision import StartRecord
-from airflow_provider_astrobpm.starting.try_record import (
-    began_at_earliest,
-    generation_by_record,
-    recorded_intent,
-)
+from airflow_provider_astrobpm.starting.try_record import TaskTry, began_at_earliest, generation_by_record
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-    from typing_extensions import Self
 
     from airflow_provider_astrobpm.starting.try_record import TryRecord
 
@@ -30,43 +25,30 @@ R = TypeVar("R", StartRecord, BatchRecord)
 STORE_KEYS: dict[type[Any], str] = {StartRecord: "astro_zero_launch", BatchRecord: "astro_zero_batch"}
 
 
-class TaskTry(NamedTuple):
-    """A try of a task."""
+def task_try(context: Context, *, retries: int, record: TryRecord | None) -> TaskTry:
+    """Return the try that a task context belongs to.
 
-    task: TaskIdentity
-    number: int
-    max_tries: int
-    generation: int
-    """The number of the first try since the last clear."""
-    generation_is_certain: bool
-    """Whether the record and Airflow's try numbers agree on the generation."""
-    since: float | None
-    """The earliest time at which the first try may have begun, in seconds since the epoch, if known."""
-
-    @classmethod
-    def of(cls, context: Context, *, retries: int, record: TryRecord | None) -> Self:
-        """Return the try that a task context belongs to.
-
-        :param retries: the retries of the task in the current DAG.
-        :param record: the record of earlier tries, if there is one.
-        """
-        ti = context["ti"]
-        index = getattr(ti, "map_index", None)
-        due = getattr(context.get("dag_run"), "run_after", None)
-        generation = generation_by_record(
-            record, try_number=ti.try_number, max_tries=ti.max_tries, retries=retries
-        )
-        return cls(
-            TaskIdentity(
-                ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index, region_of(ti, context)
-            ),
-            ti.try_number,
-            ti.max_tries,
-            *generation,
-            began_at_earliest(
-                record, try_number=ti.try_number, now=time.time(), due=due.timestamp() if due else None
-            ),
-        )
+    :param retries: the retries of the task in the current DAG.
+    :param record: the record of earlier tries, if there is one.
+    """
+    ti = context["ti"]
+    index = getattr(ti, "map_index", None)
+    due = getattr(context.get("dag_run"), "run_after", None)
+    number, is_certain = generation_by_record(
+        record, try_number=ti.try_number, max_tries=ti.max_tries, retries=retries
+    )
+    return TaskTry(
+        identity=TaskIdentity(
+            ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index, region_of(ti, context)
+        ),
+        generation=number,
+        try_number=ti.try_number,
+        since=began_at_earliest(
+            record, try_number=ti.try_number, now=time.time(), due=due.timestamp() if due else None
+        ),
+        max_tries=ti.max_tries,
+        generation_is_certain=is_certain,
+    )
 
 
 @dataclass(frozen=True)
@@ -82,6 +64,11 @@ class BegunTry(Generic[R]):
     this: TaskTry
     record: R | None
 
+    @property
+    def has_started(self) -> bool:
+        """Whether an earlier try of this generation has begun to send starts."""
+        return self.record is not None and self.record.has_begun(self.this.generation)
+
 
 def begin_try(context: Context, kind: type[R], *, retries: int) -> BegunTry[R]:
     """Begin a try: record that it has begun, before it does anything else.
@@ -95,16 +82,8 @@ def begin_try(context: Context, kind: type[R], *, retries: int) -> BegunTry[R]:
     """
     state_record = TaskStateRecord(context, kind)
     record = state_record.read()
-    this = TaskTry.of(context, retries=retries, record=record)
-    intent = recorded_intent(
-        record,
-        kind,
-        generation=this.generation,
-        max_tries=this.max_tries,
-        try_number=this.number,
-        since=this.since,
-        is_certain=this.generation_is_certain,
-    )
+    this = task_try(context, retries=retries, record=record)
+    intent = this.intent(record, kind)
     if intent != record:
         state_record.write(intent)
     return BegunTry(state_record, this, record)

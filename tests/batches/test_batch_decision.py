@@ -19,15 +19,14 @@ from airflow_provider_astrobpm.batches.batch_record import (
     MAX_SATISFIED_LAUNCHES,
     BatchRecord,
     BatchRequest,
-    lookup_delay,
-    record_person_asked,
 )
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import KeyForm
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
-from airflow_provider_astrobpm.starting.decision import MAX_PREEXISTING_IDS
+from airflow_provider_astrobpm.starting.decision_table import MAX_PREEXISTING_IDS
+from airflow_provider_astrobpm.starting.try_request import LookupMethod, choose_lookup, lookup_delay
 
 TASK = TaskIdentity("dag", "run", "task")
 NAME = "Approval"
@@ -151,7 +150,7 @@ class TestDecide:
         key = key_of(FIRST, 1)
         found = [make("7", name="Sub", business_key=key), make("8", name=NAME, business_key=key)]
         asked_for = batch_request()
-        record = BatchRecord(generation=1, begun_at=1.0, unfinished=True)
+        record = BatchRecord(generation=1, posted_at=1.0, unfinished=True)
         decider = BatchDecider(asked_for, record, matches_of(asked_for, found))
         decider.decide(FIRST)
         assert decider.superseded() == []
@@ -162,10 +161,10 @@ class TestDecide:
         matches = matches_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
         matches.note_truncated_list("Running", [make("x", business_key="other")], is_newest_first=True)
         with pytest.raises(AmbiguousStartError, match="may be cut off at its 1 rows"):
-            BatchDecider(asked_for, BatchRecord(generation=2, begun_at=BEGUN), matches).decide(FIRST)
+            BatchDecider(asked_for, BatchRecord(generation=2, posted_at=BEGUN), matches).decide(FIRST)
 
     def test_adopts_a_satisfied_launch_whatever_its_instance_did_since(self, decider: Any) -> None:
-        record = BatchRecord(generation=2, begun_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
+        record = BatchRecord(generation=2, posted_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
         found = decider((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
         assert isinstance(found.decide(FIRST), AdoptLaunch)
         assert isinstance(found.decide(SECOND), StartLaunch)
@@ -184,7 +183,7 @@ class TestDecide:
         self, unfinished: bool, keeps_open: bool, goes_on: list[str], superseded: list[str], decider: Any
     ) -> None:
         third, gone = Launch(3, NAME), Launch(4, "Gone")
-        record = BatchRecord(generation=1, begun_at=1.0, unfinished=unfinished)
+        record = BatchRecord(generation=1, posted_at=1.0, unfinished=unfinished)
         states = [(OPEN, FIRST), (GOOD, SECOND), (BAD, third), (OPEN, gone)]
         found = decider(
             *((state, key_of(launch, 1)) for state, launch in states), record=record, keeps_open=keeps_open
@@ -201,14 +200,14 @@ class TestDecide:
     def test_adopts_only_from_generations_that_it_resumes(self, decider: Any) -> None:
         """The first generation succeeded and was cleared. The third failed, and so did the next one."""
         instances = [(GOOD, key_of(FIRST, 1)), (GOOD, key_of(SECOND, 3)), (OPEN, key_of(Launch(3, NAME), 5))]
-        record = BatchRecord(generation=5, begun_at=1.0, unfinished=True, goes_on_from=3)
+        record = BatchRecord(generation=5, posted_at=1.0, unfinished=True, goes_on_from=3)
         found = decider(*instances, record=record, generation=7)
         assert isinstance(found.decide(FIRST), StartLaunch)
         assert isinstance(found.decide(SECOND), AdoptLaunch)
         assert isinstance(found.decide(Launch(3, NAME)), AdoptLaunch)
 
     def test_a_retry_resumes_the_same_generations(self, decider: Any) -> None:
-        record = BatchRecord(generation=2, begun_at=1.0, goes_on_from=1)
+        record = BatchRecord(generation=2, posted_at=1.0, goes_on_from=1)
         found = decider((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
         assert isinstance(found.decide(FIRST), AdoptLaunch), (
             "a succeeded instance counts, whoever completed it"
@@ -218,7 +217,7 @@ class TestDecide:
         asked_for, key = batch_request(), key_of(FIRST)
         old = make("1", business_key=key, start_time="2026-01-01 10:00:00")
         new = make("2", business_key=key, start_time="2026-03-01 10:00:00")
-        record = BatchRecord(generation=2, begun_at=datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp())
+        record = BatchRecord(generation=2, posted_at=datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp())
         recent = make("3", business_key="another")
         for found, ends in (([old, new], AdoptLaunch(FIRST, new)), ([old, recent], StartLaunch(FIRST, key))):
             assert BatchDecider(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
@@ -228,12 +227,12 @@ class TestDecide:
         hidden = matches_of(asked_for, [make("1"), make("2", business_key=None)])
         for record in (
             None,
-            BatchRecord(generation=2, begun_at=1.0, told=True),
-            BatchRecord(generation=1, begun_at=1.0),
+            BatchRecord(generation=2, posted_at=1.0, told=True),
+            BatchRecord(generation=1, posted_at=1.0),
         ):
             with pytest.raises(AmbiguousStartError, match="started launch 1: the lists show no business"):
                 BatchDecider(asked_for, record, hidden).decide(FIRST)
-        answered = BatchDecider(asked_for, BatchRecord(generation=1, begun_at=1.0, told=True), hidden)
+        answered = BatchDecider(asked_for, BatchRecord(generation=1, posted_at=1.0, told=True), hidden)
         assert answered.decide(FIRST) == StartLaunch(FIRST, key_of(FIRST))
         very_first = batch_request(generation=1, try_number=1)
         assert BatchDecider(very_first, None, hidden).decide(FIRST) == StartLaunch(FIRST, key_of(FIRST, 1))
@@ -244,7 +243,7 @@ class TestDecide:
     ) -> None:
         asked_for = batch_request(since=datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp())
         begun = datetime(2026, 1, 10, tzinfo=timezone.utc).timestamp()
-        record = BatchRecord(generation=2, begun_at=begun, goes_on_from=goes_on_from)
+        record = BatchRecord(generation=2, posted_at=begun, goes_on_from=goes_on_from)
         recent = make("recent", business_key="x", start_time="2026-03-01 10:00:00")
         matches = matches_of(asked_for, [recent])
         last = make("last", business_key="x", start_time="2026-01-08 10:00:00")
@@ -260,40 +259,35 @@ class TestDecide:
 @pytest.mark.parametrize(
     ("record", "fields", "seconds"),
     [
-        (None, {"try_number": 1, "generation": 1}, None),
         (None, {"try_number": 1, "generation": 1, "own_keys": {1: "k"}}, 0),
-        (None, {"try_number": 3}, 60),
-        (None, {"try_number": 2}, 60),
-        (BatchRecord(generation=2), {"try_number": 3}, None),
+        (BatchRecord(generation=3, goes_on_from=1), {"generation": 3}, 0),
         (BatchRecord(generation=2, intent_of=2, older_unknown=True), {"try_number": 3}, 60),
-        (BatchRecord(generation=1, begun_at=1.0, answered_at=980.0), {"try_number": 3}, 40),
-        (BatchRecord(generation=1, begun_at=1.0, answered_at=980.0, intent_of=2), {"try_number": 3}, 40),
-        (BatchRecord(generation=2, begun_at=1.0), {}, 60),
-        (BatchRecord(generation=1, begun_at=1.0), {}, 60),
-        (BatchRecord(generation=2, begun_at=1.0, answered_at=980.0), {}, 40),
-        (BatchRecord(generation=2, begun_at=1.0, answered_at=900.0), {}, 0),
-        (BatchRecord(generation=2, begun_at=1.0, answered_at=2000.0), {}, 60),
+        (BatchRecord(generation=1, posted_at=1.0, answered_at=980.0), {"try_number": 3}, 40),
+        (BatchRecord(generation=1, posted_at=1.0, answered_at=980.0, intent_of=2), {"try_number": 3}, 40),
+        (BatchRecord(generation=1, posted_at=1.0), {}, 60),
+        (BatchRecord(generation=2, posted_at=1.0, answered_at=980.0), {}, 40),
+        (BatchRecord(generation=2, posted_at=1.0, answered_at=900.0), {}, 0),
+        (BatchRecord(generation=2, posted_at=1.0, answered_at=2000.0), {}, 60),
     ],
     ids=[
-        "the very first try",
         "others may have their keys",
-        "no record shows what an earlier try did",
-        "no record shows what older generations did",
-        "none was sent",
+        "an older generation is resumed",
         "none was sent, but no record shows what older generations did",
         "an earlier try of this generation has written nothing",
         "an earlier try of this generation has sent none",
-        "a process died over its starts",
-        "and the task was cleared",
+        "a process died over its starts, and the task was cleared",
         "the last answer is not long ago",
         "it is",
         "the clock was put back",
     ],
 )
 def test_delays_the_lookup_until_every_instance_would_show(
-    record: BatchRecord | None, fields: dict[str, Any], seconds: float | None
+    record: BatchRecord | None, fields: dict[str, Any], seconds: float
 ) -> None:
-    assert lookup_delay(batch_request(**fields), record, 1000.0) == seconds
+    """Rows that only a batch has; ``test_decision_table`` has the others."""
+    request = batch_request(**fields)
+    assert choose_lookup(request, record) is LookupMethod.KEY
+    assert lookup_delay(request, record, 1000.0) == seconds
 
 
 @pytest.mark.parametrize(
@@ -317,22 +311,22 @@ class TestRecordThatAPersonWasAsked:
     """Only a clear resolves this record."""
 
     def test_without_a_record(self) -> None:
-        assert record_person_asked(batch_request(), None) == BatchRecord(
+        assert batch_request().record_person_asked(None, BatchRecord) == BatchRecord(
             generation=2, older_unknown=True, told=True
         )
 
     @pytest.mark.parametrize("unfinished", [True, False])
     def test_after_a_clear(self, unfinished: bool) -> None:
-        record = BatchRecord(generation=1, begun_at=1.0, own="abcd", unfinished=unfinished)
-        told = record_person_asked(batch_request(), record)
-        assert (told.generation, told.told, told.begun_at) == (2, True, 1.0)
+        record = BatchRecord(generation=1, posted_at=1.0, own="abcd", unfinished=unfinished)
+        told = batch_request().record_person_asked(record, BatchRecord)
+        assert (told.generation, told.told, told.posted_at) == (2, True, 1.0)
         assert (told.own, told.goes_on_from) == (("abcd", 1) if unfinished else (None, None))
         assert batch_request().oldest(told) == (1 if unfinished else 2)
 
     def test_in_a_retry(self) -> None:
-        record = BatchRecord(generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1)
-        assert record_person_asked(batch_request(), record) == BatchRecord(
-            generation=2, begun_at=1.0, strangers=("7",), goes_on_from=1, told=True, intent_of=2
+        record = BatchRecord(generation=2, posted_at=1.0, strangers=("7",), goes_on_from=1)
+        assert batch_request().record_person_asked(record, BatchRecord) == BatchRecord(
+            generation=2, posted_at=1.0, strangers=("7",), goes_on_from=1, told=True, intent_of=2
         )
 
 
@@ -343,7 +337,7 @@ class TestCustomKeys:
 
     def known(self, instance: BpmInstance, **fields: Any) -> BatchRecord:
         """Make the record of a try whose start of an instance was answered."""
-        given = {"generation": 2, "begun_at": 1.0, "answered_at": 2.0, **fields}
+        given = {"generation": 2, "posted_at": 1.0, "answered_at": 2.0, **fields}
         return BatchRecord(
             own_keys=self.ORDER.keys_signature(), own=self.ORDER.instance_signatures({1: instance}), **given
         )
@@ -380,7 +374,7 @@ class TestCustomKeys:
     def test_after_a_crash_adopts_the_only_new_instance(
         self, strangers: tuple[str, ...] | None, found: list[str], ends: str | None, make: Make
     ) -> None:
-        record = BatchRecord(generation=2, begun_at=1.0, strangers=strangers)
+        record = BatchRecord(generation=2, posted_at=1.0, strangers=strangers)
         instances = [make(one, business_key="mine") for one in found]
         if ends == "unknown":
             with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
@@ -400,7 +394,7 @@ class TestCustomKeys:
         decider, decision = self.decide(None, recent, *old, asked_for=first)
         assert decision == StartLaunch(KEYED, "mine")
         assert decider.preexisting_ids == ()
-        record = BatchRecord(generation=2, begun_at=began, strangers=())
+        record = BatchRecord(generation=2, posted_at=began, strangers=())
         assert self.decide(record, recent, *old)[1] == StartLaunch(KEYED, "mine")
 
     def test_does_not_record_too_many_preexisting_ids(self, make: Make) -> None:
@@ -428,7 +422,7 @@ class TestCustomKeys:
         assert decider.superseded() == []
 
     def test_a_clear_after_a_person_was_asked_starts_the_launch(self, make: Make) -> None:
-        record = BatchRecord(generation=1, begun_at=1.0, told=True, unfinished=True)
+        record = BatchRecord(generation=1, posted_at=1.0, told=True, unfinished=True)
         assert self.decide(record, make("8", business_key="mine"))[1] == StartLaunch(KEYED, "mine")
 
     def test_a_retry_without_a_record_refuses(self, make: Make) -> None:
@@ -447,11 +441,11 @@ class TestCustomKeys:
         started = make("8", business_key=key_of(Launch(1, NAME)))
         with pytest.raises(BatchChangedError, match="launch 1"):
             BatchDecider(
-                asked_for, BatchRecord(generation=2, begun_at=1.0), matches_of(asked_for, [started])
+                asked_for, BatchRecord(generation=2, posted_at=1.0), matches_of(asked_for, [started])
             ).decide(KEYED)
 
     def test_ignores_an_instance_of_another_bpm_with_its_key(self, make: Make) -> None:
-        record = BatchRecord(generation=2, begun_at=1.0, strangers=())
+        record = BatchRecord(generation=2, posted_at=1.0, strangers=())
         _, decision = self.decide(record, make("8", name="Other", business_key="mine"))
         assert decision == StartLaunch(KEYED, "mine")
 
@@ -507,7 +501,7 @@ def test_never_starts_a_second_open_instance_of_a_launch(
         BpmInstance(id=f"x{n}", name=NAME, state=OPEN, business_key=key) for n, key in enumerate(noise)
     ]
     asked = batch_request()
-    decider = BatchDecider(asked, BatchRecord(generation=2, begun_at=1.0), matches_of(asked, instances))
+    decider = BatchDecider(asked, BatchRecord(generation=2, posted_at=1.0), matches_of(asked, instances))
     for launch, states in zip(launches, histories, strict=True):
         if states.count(OPEN) > 1:
             with pytest.raises(AmbiguousStartError):

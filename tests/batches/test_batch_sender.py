@@ -13,7 +13,8 @@ import pytest
 
 from airflow_provider_astrobpm.batches.batch_decision import StartLaunch
 from airflow_provider_astrobpm.batches.batch_input import Launch
-from airflow_provider_astrobpm.batches.batch_sender import BatchSender, StartedLaunches
+from airflow_provider_astrobpm.batches.batch_sender import BatchSender
+from airflow_provider_astrobpm.batches.send_state import SendState
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
@@ -73,8 +74,8 @@ class Batch:
         *,
         preexisting_ids: Iterable[str] = (),
         **arguments: Any,
-    ) -> StartedLaunches:
-        async def main() -> StartedLaunches:
+    ) -> SendState:
+        async def main() -> SendState:
             async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.asleep) as client:
                 self.starter = starter = BatchSender(
                     client,
@@ -123,7 +124,8 @@ def test_starts_each_launch_once_with_the_allowed_concurrency(
 
 
 def test_accepts_an_empty_batch(batch: Batch, emulator: EmulatorControl) -> None:
-    assert batch.start([]) == StartedLaunches()
+    came = batch.start([])
+    assert (came.instances, came.refused) == ({}, {})
     assert not any(emulator.counts().values())
 
 
@@ -228,7 +230,7 @@ def test_can_be_stopped_while_it_searches_for_lost_starts(batch: Batch, emulator
     sleep = batch.clock.asleep
 
     async def stopping(seconds: float) -> None:
-        batch.starter.stop(reason)
+        batch.starter.state.stop(reason)
         await sleep(seconds)
 
     batch.clock.asleep = stopping  # type: ignore[method-assign]

@@ -14,8 +14,9 @@ import pytest
 
 from airflow_provider_astrobpm.batches.batch_decision import StartLaunch
 from airflow_provider_astrobpm.batches.batch_input import Launch
-from airflow_provider_astrobpm.batches.batch_sender import BatchSender, StartedLaunches
+from airflow_provider_astrobpm.batches.batch_sender import BatchSender
 from airflow_provider_astrobpm.batches.bulk_change import BulkChange, change_all
+from airflow_provider_astrobpm.batches.send_state import SendState
 from airflow_provider_astrobpm.client import errors, operations
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.operations import Operation
@@ -212,10 +213,10 @@ def other_processes(take_token: Callable[[], object], every: float) -> Iterator[
         thread.join()
 
 
-def start_many(settings: Settings, count: int) -> StartedLaunches:
+def start_many(settings: Settings, count: int) -> SendState:
     starts = [StartLaunch(Launch(n, BPM, variables={"n": n}), f"key-{n}") for n in range(1, count + 1)]
 
-    async def main() -> StartedLaunches:
+    async def main() -> SendState:
         async with AsyncBpmClient(settings, tokens=TokenCache()) as client:
             starter = BatchSender(
                 client, endpoint=EndpointTraits(), log=lambda _note: None, max_concurrency=16

@@ -251,8 +251,8 @@ class Batch:
 
     def tells_of_a_start(self, record: Any) -> float | None:
         """Return the time of the first start in a record, if any."""
-        begun_at: float | None = None if record is None else record.begun_at
-        return begun_at
+        posted_at: float | None = None if record is None else record.posted_at
+        return posted_at
 
 
 class Loop(VirtualLoop):

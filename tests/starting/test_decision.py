@@ -12,17 +12,16 @@ from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import KeyForm
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
-from airflow_provider_astrobpm.starting import decision
+from airflow_provider_astrobpm.starting import decision, try_request
 from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
-from airflow_provider_astrobpm.starting.decision import (
+from airflow_provider_astrobpm.starting.decision import StartRecord, StartRequest
+from airflow_provider_astrobpm.starting.decision_table import (
     AdoptInstance,
     ExistingInstances,
-    LookupMethod,
     RefuseStart,
     StartInstance,
-    StartRecord,
-    StartRequest,
 )
+from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
 TASK = TaskIdentity("dag", "run", "task")
 KEY, AGAIN, OLD = TASK.key(3), TASK.key(3, 2), TASK.key(1)
@@ -31,11 +30,10 @@ SENT = StartRecord(generation=3, posted_at=AT)
 KNOWN = StartRecord(generation=3, posted_at=AT, instance_id="own")
 NOTHING = StartRecord(generation=3)
 OLD_SENT = StartRecord(generation=1, posted_at=AT)
-OLD_KNOWN = StartRecord(generation=1, posted_at=AT, instance_id="old")
-OLD_NOTHING = StartRecord(generation=1)
 OLD_BEGUN = StartRecord(generation=1, posted_at=AT, instance_id="old", intent_of=3)
 BEGUN = StartRecord(generation=3, intent_of=3)
 BEGUN_LATE = StartRecord(generation=3, intent_of=3, older_unknown=True)
+OLD_KNOWN = StartRecord(generation=1, posted_at=AT, instance_id="old")
 
 
 def start_request(**fields: Any) -> StartRequest:
@@ -80,32 +78,19 @@ DOUBT = "the lists show no business keys here"
 
 
 class TestLookup:
+    """Rows that only one start has; ``test_decision_table`` has the others."""
+
     @pytest.mark.parametrize(
         ("record", "fields", "way"),
         [
-            (None, {"try_number": 1, "generation": 1}, LookupMethod.NONE),
-            (None, {}, LookupMethod.KEY),
-            (None, {"try_number": 3}, LookupMethod.KEY),
-            (BEGUN, {}, LookupMethod.NONE),
-            (BEGUN_LATE, {}, LookupMethod.KEY),
-            (BEGUN, {"try_number": 5, "generation": 5}, LookupMethod.NONE),
-            (BEGUN, {"generation_is_certain": False}, LookupMethod.NONE),
-            (None, {"try_number": 3, "generation_is_certain": False}, LookupMethod.KEY),
-            (NOTHING, {}, LookupMethod.NONE),
-            (SENT, {}, LookupMethod.KEY),
-            (StartRecord(generation=3, told=True), {}, LookupMethod.KEY),
-            (StartRecord(generation=1, told=True), {}, LookupMethod.NONE),
-            (StartRecord(generation=1, told=True), {"try_number": 3}, LookupMethod.NONE),
             (KNOWN, {}, LookupMethod.ID),
-            (OLD_NOTHING, {"try_number": 3}, LookupMethod.NONE),
-            (OLD_SENT, {"try_number": 3}, LookupMethod.KEY),
             (OLD_KNOWN, {"try_number": 3}, LookupMethod.ID),
             (OLD_KNOWN, {}, LookupMethod.ID),
             (OLD_BEGUN, {}, LookupMethod.ID),
         ],
     )
     def test_with_the_key_of_the_task(self, record: Any, fields: dict[str, Any], way: LookupMethod) -> None:
-        assert decision.choose_lookup(start_request(**fields), record) is way
+        assert try_request.choose_lookup(start_request(**fields), record) is way
 
     @pytest.mark.parametrize(
         ("record", "fields", "way"),
@@ -126,27 +111,20 @@ class TestLookup:
         ],
     )
     def test_with_a_custom_key(self, record: Any, fields: dict[str, Any], way: LookupMethod) -> None:
-        assert decision.choose_lookup(start_request(business_key="k", **fields), record) is way
+        assert try_request.choose_lookup(start_request(business_key="k", **fields), record) is way
 
     @pytest.mark.parametrize(
         ("record", "fields", "seconds"),
         [
-            (SENT, {}, 60),
             (StartRecord(generation=3, posted_at=10.0), {}, 60),
             (KNOWN, {"business_key": "k", "if_open_instance_exists": "adopt"}, 50),
-            (StartRecord(generation=3, told=True), {}, 0),
-            (BEGUN, {}, 0),
-            (BEGUN_LATE, {}, 60),
-            (None, {}, 60),
             (OLD_KNOWN, {}, 0),
-            (None, {"try_number": 3}, 60),
-            (None, {"try_number": 1, "generation": 1}, 0),
         ],
     )
     def test_delays_the_lookup_until_an_instance_would_show(
         self, record: Any, fields: dict[str, Any], seconds: float
     ) -> None:
-        assert decision.lookup_delay(start_request(**fields), record, now=AT + 10) == seconds
+        assert try_request.lookup_delay(start_request(**fields), record, now=AT + 10) == seconds
 
 
 class TestDecide:
@@ -249,7 +227,7 @@ class TestDecide:
     def test_records_for_this_generation_that_a_person_was_asked(
         self, record: StartRecord | None, written: StartRecord
     ) -> None:
-        assert decision.record_person_asked(start_request(), record) == written
+        assert start_request().record_person_asked(record, StartRecord) == written
 
     def test_starts_when_a_person_clears_after_being_asked(self) -> None:
         was_asked = StartRecord(generation=1, posted_at=AT, told=True)

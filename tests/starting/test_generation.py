@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
 from airflow_provider_astrobpm.starting.generation import Generation, RecordedTries, generation_of
 from airflow_provider_astrobpm.starting.try_record import (
+    TaskTry,
     TryRecord,
     began_at_earliest,
     generation_by_record,
-    recorded_intent,
 )
+
+
+def recorded_intent(record: TryRecord | None, kind: type[TryRecord], **fields: Any) -> TryRecord:
+    return TaskTry(identity=TaskIdentity("dag", "run", "task"), **fields).intent(record, kind)
 
 
 @pytest.mark.parametrize(

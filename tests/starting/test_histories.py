@@ -17,14 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.batches import batch_record
 from airflow_provider_astrobpm.client import key_search, states, timestamps
 from airflow_provider_astrobpm.client.errors import RefusedError
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.timestamps import Placement, place
-from airflow_provider_astrobpm.starting import business_keys, decision
+from airflow_provider_astrobpm.starting import business_keys, try_request
 from airflow_provider_astrobpm.starting.generation import Generation, generation_of
 from airflow_provider_astrobpm.starting.try_record import TryRecord
+from airflow_provider_astrobpm.starting.try_request import TryRequest
 from tests.starting import history_world
 from tests.starting.found_histories import FOUND, SAME
 from tests.starting.history import (
@@ -157,19 +157,11 @@ MUTATIONS: dict[str, Mutation] = {
         _old_if_unknown,
         History(server=Server(stamps="dash"), steps=(LOST, LATER)),
     ),
-    "one start was never sent": Mutation(
-        decision.StartRequest,
+    "nothing was ever sent": Mutation(
+        TryRequest,
         "may_have_sent",
         lambda *_: False,
         History(steps=(LOST, Try())),
-        ("one",),
-    ),
-    "a batch was never sent": Mutation(
-        batch_record.BatchRequest,
-        "may_have_sent",
-        lambda *_: False,
-        History(steps=(LOST, Try())),
-        ("batch",),
     ),
     "lists are complete": Mutation(
         key_search,
@@ -196,18 +188,10 @@ MUTATIONS: dict[str, Mutation] = {
         History(steps=(LOST, Try())),
     ),
     "a retry searches at once": Mutation(
-        decision,
+        try_request,
         "lookup_delay",
         lambda *_: 0.0,
         History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
-        ("one",),
-    ),
-    "a retry of a batch searches at once": Mutation(
-        batch_record,
-        "lookup_delay",
-        lambda *_: 0.0,
-        History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
-        ("batch",),
     ),
     "the generation follows from today's retries": Mutation(
         history_world,

@@ -270,11 +270,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     @property
     def _checks_variables(self) -> bool:
         """Whether to check the variables. A batch that a try has begun to start was checked before."""
-        this, record = self._begun.this, self._begun.record
-        has_begun = (
-            record is not None and record.generation == this.generation and record.begun_at is not None
-        )
-        return self.check_variables and not has_begun
+        return self.check_variables and not self._begun.has_started
 
     def _reader(self) -> Callable[[], Iterator[Launch]]:
         """Return a function that reads the launches from the beginning each time it is called."""
@@ -284,7 +280,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         named: dict[str, Any] = {
             "bpm_name": self.bpm_name,
             "version": self.version,
-            "title_of": self._begun.this.task.title,
+            "title_of": self._begun.this.identity.title,
             "zone": self.zone,
         }
         if self.launches_path is not None:
@@ -311,19 +307,14 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         state_record, this, record = self._begun.state_record, self._begun.this, self._begun.record
         settings = self.hook.settings
         order = batch_record.BatchRequest(
-            identity=this.task,
-            generation=this.generation,
-            try_number=this.number,
+            **vars(this),
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             own_keys=survey.own_keys if survey else {},
             timeout=self._wait_limits.seconds,
             grace=settings.start_grace,
-            since=this.since,
-            max_tries=this.max_tries,
-            generation_is_certain=this.generation_is_certain,
         )
-        key = f"{this.task.batch_prefix}{order.oldest(record)}-"
+        key = f"{this.identity.batch_prefix}{order.oldest(record)}-"
         self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
 
@@ -517,7 +508,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         """Record that the batch is unfinished, and return whether a clear resumes it."""
         from airflow_provider_astrobpm.batches.batch_record import BatchRecord  # noqa: PLC0415
         from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
-        from airflow_provider_astrobpm.task_base.task_state_record import TaskStateRecord, TaskTry  # noqa: PLC0415
+        from airflow_provider_astrobpm.task_base.task_state_record import TaskStateRecord, task_try  # noqa: PLC0415
 
         try:
             batch_xcoms.publish_wait_over(context)
@@ -525,7 +516,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
             record = state_record.read()
             if record is None:
                 return False
-            this = TaskTry.of(context, retries=self.retries or 0, record=record)
+            this = task_try(context, retries=self.retries or 0, record=record)
             if record.generation == this.generation:
                 # If a user ended the task, a clear asks for a new batch.
                 record = record.failed(unfinished=not self._ended_by_user, met=self._satisfied)

@@ -195,16 +195,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
         begun = begin_try(context, decision.StartRecord, retries=self.retries or 0)
         state_record, this, known = begun.state_record, begun.this, begun.record
-        has_started = (
-            known is not None and known.generation == this.generation and known.posted_at is not None
-        )
-        if self.check_variables and self.variables is not None and not has_started:
+        if self.check_variables and self.variables is not None and not begun.has_started:
             names = values.named(self.variables)
             self.hook.check_variables(self.bpm_name, names, version=self.version)
 
         title = self.title
         if title is None and operations.TITLE_VARIABLE not in (self.variables or {}):
-            title = this.task.title()
+            title = this.identity.title()
 
         def operation(business_key: str) -> Operation[BpmInstance]:
             return operations.start(
@@ -219,18 +216,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         order = decision.StartRequest(
             start=operation,
             bpm_name=self.bpm_name,
-            identity=this.task,
-            generation=this.generation,
-            try_number=this.number,
+            **vars(this),
             business_key=self.business_key,
             if_open_instance_exists=self.if_open_instance_exists,
             keeps_open=not self.terminate_on_kill,
             accepts=self._accepts,
             timeout=self._wait_limits.seconds,
             grace=self.hook.settings.start_grace,
-            since=this.since,
-            max_tries=this.max_tries,
-            generation_is_certain=this.generation_is_certain,
         )
 
         def remember(record: StartRecord) -> None:

@@ -1,0 +1,173 @@
+"""What a try of a task knows of earlier tries: which of the record it uses, and how it searches. For one start and for many.
+
+How to search is decided by the first row that applies:
+
+| what the try knows                                                     | it searches                           |
+|------------------------------------------------------------------------|---------------------------------------|
+| the author's own keys must be looked at in any case                    | by business key                       |
+| a try of this generation has recorded its instance                     | by that id                            |
+| a try of this generation may have sent a start                         | by business key                       |
+| an older generation has recorded its instance                          | by that id                            |
+| a custom key, which a clear starts without a search                    | not at all                            |
+| no record covers the older generations, or the record mentions a start | by business key, except in a first try|
+| anything else                                                          | not at all                            |
+
+Only a search by business key has to wait until every instance that an earlier try may have started shows in the lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Generic
+
+import msgspec
+
+from airflow_provider_astrobpm.client.timestamps import Placement
+from airflow_provider_astrobpm.starting.try_record import R, TaskTry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.key_search import KeyMatches
+
+
+class LookupMethod(Enum):
+    """How a try searches for instances that earlier tries may have started."""
+
+    NONE = "not at all"
+    ID = "by its id"
+    KEY = "by its business key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TryRequest(TaskTry, Generic[R]):
+    """Describes what one try of a task wants to start.
+
+    :param keeps_open: whether an open instance of an older generation is adopted even if it was not left open on purpose.
+    :param accepts: returns whether a closed instance has succeeded, that is, ended as the task wants.
+    :param timeout: seconds for the wait, which begins when everything is started.
+    :param grace: seconds after which a started instance certainly shows in the lists.
+    """
+
+    keeps_open: bool = False
+    accepts: Callable[[BpmInstance], bool]
+    timeout: float | None = None
+    grace: float = 60
+
+    @property
+    def searches_always(self) -> bool:
+        """Whether even a first try searches, because others may use the keys."""
+        return False
+
+    @property
+    def searches_after_clear(self) -> bool:
+        """Whether a try searches by key for what older generations have started."""
+        return True
+
+    def own(self, record: R | None) -> R | None:
+        """Return the record if it belongs to this generation."""
+        return record if record is not None and record.generation == self.generation else None
+
+    def has_sent_nothing(self, record: R | None) -> bool:
+        """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
+        if self.generation_is_certain and self.try_number <= self.generation:
+            return True
+        return record is not None and record.covers(self.generation)
+
+    def may_have_sent(self, record: R | None) -> bool:
+        """Return whether a try of this generation may have sent a start."""
+        own = self.own(record)
+        # If a person was asked to search, an instance may exist although no record mentions a start.
+        if own is not None and (own.instance_id is not None or own.posted_at is not None or own.told):
+            return True
+        return not self.has_sent_nothing(record)
+
+    def is_answered(self, record: R | None) -> bool:
+        """Return whether a person was asked to search, and has cleared the task since."""
+        return record is not None and self.own(record) is None and record.told
+
+    def taken_over(self, record: R) -> R:
+        """Return what this generation keeps of an older generation's record when a person is asked to check."""
+        return record
+
+    def record_person_asked(self, record: R | None, kind: type[R]) -> R:
+        """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
+        begun = self.intent(record, kind)
+        if self.own(record) is None:
+            begun = msgspec.structs.replace(
+                self.taken_over(begun),
+                generation=self.generation,
+                max_tries=self.max_tries,
+                is_unclear=not self.generation_is_certain,
+            )
+        return msgspec.structs.replace(begun, told=True)
+
+    def deadline(self, now: float, recorded: float | None = None) -> float | None:
+        """Return when the wait fails: as an earlier try has recorded, or by the time-out from now on."""
+        return recorded if recorded is not None or self.timeout is None else now + self.timeout
+
+    def place(
+        self, record: R | None, matches: KeyMatches, instance: BpmInstance, generation: int
+    ) -> Placement:
+        """Return whether this run of the DAG may have started an instance. A deleted run with the same id used the same keys.
+
+        :param generation: the generation in the instance's key.
+        :returns: ``BEFORE`` if a deleted run has started it, ``UNKNOWN`` if its start time does not decide it.
+        """
+        if generation > self.try_number:
+            return Placement.BEFORE
+        own = self.own(record) if generation == self.generation else None
+        moment = self.since if own is None or own.posted_at is None else own.posted_at
+        placed = Placement.SINCE if moment is None else matches.place(instance, moment)
+        if placed is not Placement.UNKNOWN:
+            return placed
+        if record is None or record.posted_at is None:
+            return Placement.SINCE  # no record mentions a start, so nothing more precise is known
+        return Placement.BEFORE if self.is_answered(record) else Placement.UNKNOWN
+
+
+def choose_lookup(request: TryRequest[R], record: R | None) -> LookupMethod:
+    """Return how to search for instances that earlier tries may have started, by the table above.
+
+    :param record: the record as it was before this try wrote its intent.
+    """
+    if request.searches_always:
+        return LookupMethod.KEY
+    own = request.own(record)
+    if own is not None and own.instance_id is not None:
+        return LookupMethod.ID
+    if request.may_have_sent(record):
+        return LookupMethod.KEY
+    # So nothing of this generation exists, but something of an older one may.
+    if record is not None and record.instance_id is not None:
+        return LookupMethod.ID
+    if not request.searches_after_clear:
+        return LookupMethod.NONE
+    is_unknown = request.try_number > 1 if record is None or record.older_unknown else record.mentions_start
+    return LookupMethod.KEY if is_unknown else LookupMethod.NONE
+
+
+def lookup_delay(request: TryRequest[R], record: R | None, now: float) -> float:
+    """Return the seconds to wait until every instance that an earlier try may have started shows in the lists.
+
+    :param now: the time, in seconds since the epoch.
+    """
+    if choose_lookup(request, record) is not LookupMethod.KEY or (record is None and request.try_number <= 1):
+        return 0.0
+    if record is None or record.older_unknown:
+        return request.grace  # no record shows when a start was sent
+    return seconds_until_visible(request, record, now)
+
+
+def seconds_until_visible(request: TryRequest[R], record: R, now: float) -> float:
+    """Return the seconds until the instances of recorded starts are certainly visible; 0 if no start was sent.
+
+    If a start was not answered, the server may have processed it late: it may have waited for a token or been throttled.
+    """
+    if record.posted_at is None:
+        return 0.0
+    if record.settled_at is None:
+        return request.grace
+    return min(request.grace, max(0.0, record.settled_at + request.grace - now))
