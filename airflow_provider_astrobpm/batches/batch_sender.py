@@ -234,9 +234,9 @@ class BatchSender:
             self.stop(error)
             return
         now = self._paused_at = self._clock()
-        asked = resend_policy.retry_after_seconds(error.retry_after, now) or 0.0
-        backoff = resend_policy.FIRST_RESEND_DELAY_SECONDS * 2.0 ** (self._turned_away - 1)
-        seconds = min(self._client.settings.max_wait, max(backoff, asked))
+        seconds = resend_policy.resend_pause(
+            error, self._turned_away, max_wait=self._client.settings.max_wait, now=now
+        )
         self._next_at = max(self._next_at, now + seconds)
         self._log(LogNote(f"Sending no starts for {seconds:.0f} s. {error}", warning=True))
 
