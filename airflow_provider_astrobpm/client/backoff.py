@@ -36,7 +36,9 @@ class Backoff:
         """
         grown = min(self.longest, self.first * self.factor ** min(max(failures - 1, 0), MAX_GROWTHS))
         own = grown * (1 - self.jitter * chance)
-        if asked is None:
-            return own
+        return own if asked is None else max(own, self.asked_pause(asked, chance))
+
+    def asked_pause(self, asked: float, chance: float) -> float:
+        """Return the seconds until the next attempt if only the server decides. For the parameters see ``pause``."""
         limit = self.longest if self.longest_asked is None else self.longest_asked
-        return max(own, min(limit, asked + self.first * self.jitter * chance))
+        return min(limit, asked + self.first * self.jitter * chance)
