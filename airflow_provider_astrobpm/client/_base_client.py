@@ -12,6 +12,7 @@ from airflow_provider_astrobpm.client.tokens import credential_key, request_toke
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from airflow_provider_astrobpm.client.csrf import CsrfMemory
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation, Sleep, TokenAnswer
     from airflow_provider_astrobpm.client.protocol import CallFlow, NeedToken, Request, TokenNotAtFault
@@ -44,9 +45,12 @@ class BaseClient:
         return call_flow(
             operation,
             connection=self.settings.connection,
-            csrf=self._tokens.csrf_memory(self.settings),
+            csrf=self._csrf_memory(),
             secrets=(*self._secrets, *self._tokens.recent_tokens(self._key)),
         )
+
+    def _csrf_memory(self) -> CsrfMemory | None:
+        return self._tokens.csrf_memory(self.settings)
 
     def _call_resent(self, operation: Operation[T]) -> Generator[CallStep, Any, T]:
         return resending(
