@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from contextvars import Context
 from dataclasses import dataclass
 from enum import Enum
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 
 from airflow_provider_astrobpm._airflow.xcom_keys import WAIT_FINISHED
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.starting.business_keys import Region
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_OBSERVATIONS = 3  # attempts to read the task instance
-OBSERVATION_DELAY_SECONDS = 2.0  # between two attempts
+OBSERVATION_DELAY_SECONDS = 2.5  # between two attempts, at most; at least 2
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ async def why_not_user_action(task: TaskInstanceRef, key: str, awaited: str) -> 
     reason: str | None = None
     for attempt in range(MAX_OBSERVATIONS):
         if attempt:
-            await asyncio.sleep(OBSERVATION_DELAY_SECONDS)
+            again = Backoff(OBSERVATION_DELAY_SECONDS, factor=1, jitter=0.2)
+            await asyncio.sleep(again.pause(attempt, random.random()))  # noqa: S311 - jitter
         try:
             observation = await sync_to_async(_observe)(task, key, awaited)
         except Exception as error:  # noqa: BLE001 - any error means that nothing is known

@@ -130,9 +130,7 @@ class SendState:
             self.stop(error)
             return None
         self._paused_at = now
-        asked = resend_policy.retry_after_seconds(error.retry_after, now) or 0.0
-        backoff = resend_policy.FIRST_RESEND_DELAY_SECONDS * 2.0 ** (self._turned_away - 1)
-        seconds = min(self.max_wait, max(backoff, asked))
+        seconds = resend_policy.resend_pause(error, self._turned_away, max_wait=self.max_wait, now=now)
         self._next_at = max(self._next_at, now + seconds)
         return seconds
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-import tenacity
-
-from airflow_provider_astrobpm.client import operations, resend_policy
+from airflow_provider_astrobpm.client._base_client import BaseClient
 from airflow_provider_astrobpm.client.async_transport import AsyncTransport
+from airflow_provider_astrobpm.client.drivers import drive_async
 from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.client.metrics import NULL_METER, TOKEN_REQUESTS, RequestCounts
-from airflow_provider_astrobpm.client.protocol import NeedToken, Response, TokenNotAtFault, call_flow
-from airflow_provider_astrobpm.client.sync_client import report_first_failure
-from airflow_provider_astrobpm.client.tokens import TOKENS, credential_key, request_token
+from airflow_provider_astrobpm.client.operations import Sleep
+from airflow_provider_astrobpm.client.protocol import NeedToken, Response, TokenNotAtFault
+from airflow_provider_astrobpm.client.tokens import TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from typing_extensions import Self
 
+    from airflow_provider_astrobpm.client._base_client import CallStep
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation, TokenAnswer
-    from airflow_provider_astrobpm.client.protocol import CallFlow, Request
-    from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
+    from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
 T = TypeVar("T")
@@ -32,24 +30,15 @@ T = TypeVar("T")
 MAX_INLINE_DECODE_BYTES = 64 * 1024  # a longer answer is decoded in a thread
 
 
-class _Result(msgspec.Struct, Generic[T], frozen=True):
-    """The result of a call flow. The ``StopIteration`` of a generator cannot be passed out of a thread."""
-
-    value: T
-
-
-def _resume(flow: CallFlow[T], reply: object) -> NeedToken | TokenNotAtFault | Request | _Result[T]:
-    try:
-        return flow.throw(reply) if isinstance(reply, CallError) else flow.send(reply)
-    except StopIteration as stop:
-        return _Result(stop.value)
+def _is_long(reply: object) -> bool:
+    return isinstance(reply, Response) and len(reply.body) > MAX_INLINE_DECODE_BYTES
 
 
 async def _ignore_token(_token: str) -> None:
     """Do nothing. The default ``on_token``."""
 
 
-class AsyncBpmClient:
+class AsyncBpmClient(BaseClient):
     """Asynchronous client for one Astro Zero environment. Coroutines of one event loop may share it. Close it in that loop.
 
     Creating one does no I/O and needs no running loop. A cancelled caller gets ``CancelledError``, never a ``CallError``, even in
@@ -74,18 +63,12 @@ class AsyncBpmClient:
         on_retry: Callable[[str], None] = lambda _words: None,
         meter: Meter = NULL_METER,
     ) -> None:
-        self.settings = settings
-        self._tokens = tokens
-        self._key = credential_key(settings)
-        self._secrets = settings.secrets()
+        super().__init__(settings, tokens, on_retry, meter)
         self._sleep = sleep
         self._on_token = on_token
-        self._on_retry = on_retry
-        self.meter = meter
         self._sent = RequestCounts()
         self._transport = AsyncTransport(settings)
         self._masking_lock = asyncio.Lock()
-        self._last_token: str | None = None
 
     async def call(self, operation: Operation[T]) -> T:
         """Run one operation, and resend it where the table in ``resend_policy`` allows.
@@ -93,15 +76,8 @@ class AsyncBpmClient:
         :raises CallError: the error of the last attempt.
         :raises SettingsError: if a certificate file of the settings is unusable.
         """
-        policy = resend_policy.policy(
-            operation, max_attempts=self.settings.max_attempts, max_wait=self.settings.max_wait
-        )
-        report = report_first_failure(self._on_retry, self.settings.max_attempts)
-        retrying: Callable[..., Awaitable[T]] = tenacity.AsyncRetrying(
-            **policy, sleep=self._sleep, before_sleep=report
-        )
         try:
-            return await retrying(self._attempt, operation)
+            return await self._drive(self._call_resent(operation))
         finally:
             self.flush_request_counts()
 
@@ -113,31 +89,21 @@ class AsyncBpmClient:
         :raises CallError: the error of the call.
         :raises SettingsError: see ``call``.
         """
-        return await self._attempt(operation)
+        return await self._drive(self._call_once(operation))
 
     async def run(self, plan: Flow[T]) -> T:
         """Run a flow to its result.
 
         :raises AstroZeroError: an error that the flow does not handle.
         """
-        reply: Any = None
-        failure: AstroZeroError | None = None
         try:
-            while True:
-                step = plan.throw(failure) if failure else plan.send(reply)
-                reply = failure = None
-                if isinstance(step, operations.Sleep):
-                    await self._sleep(step.seconds)
-                    continue
-                try:
-                    reply = await self.call(step)
-                except AstroZeroError as error:
-                    failure = error
-        except StopIteration as stop:
-            return cast("T", stop.value)
+            return await drive_async(plan, self._result_of)
         except AstroZeroError as error:
             error.connection = error.connection or self.settings.connection
             raise
+
+    async def _result_of(self, step: Operation[Any] | Sleep) -> Any:
+        return await (self._sleep(step.seconds) if isinstance(step, Sleep) else self.call(step))
 
     def flush_request_counts(self) -> None:
         """Pass the requests counted since the last call to the meter."""
@@ -155,39 +121,20 @@ class AsyncBpmClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return f"AsyncBpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
+    async def _drive(self, flow: Generator[CallStep, Any, T]) -> T:
+        return await drive_async(flow, self._reply_to, CallError, is_heavy=_is_long)
 
-    async def _attempt(self, operation: Operation[T]) -> T:
-        flow = call_flow(
-            operation,
-            connection=self.settings.connection,
-            csrf=self._tokens.csrf_memory(self.settings),
-            secrets=(*self._secrets, *self._tokens.recent_tokens(self._key)),
-        )
-        step = _resume(flow, None)
-        while not isinstance(step, _Result):
-            token = self._reusable_token(step.stale) if isinstance(step, NeedToken) else None
-            reply = token or await self._reply_to(step)
-            if isinstance(reply, Response) and len(reply.body) > MAX_INLINE_DECODE_BYTES:
-                step = await asyncio.to_thread(_resume, flow, reply)
-            else:
-                step = _resume(flow, reply)
-        return step.value
-
-    async def _reply_to(
-        self, step: NeedToken | TokenNotAtFault | Request
-    ) -> Response | CallError | str | None:
-        try:
-            if isinstance(step, NeedToken):
-                return await self._token(step)
-            if isinstance(step, TokenNotAtFault):
-                self._tokens.note_useless_renewal(self.settings, step.doubt)
-                return None
+    async def _reply_to(self, step: CallStep) -> Response | str | None:
+        if isinstance(step, NeedToken):
+            return self._reusable_token(step.stale) or await self._token(step)
+        if isinstance(step, TokenNotAtFault):
+            self._tokens.note_useless_renewal(self.settings, step.doubt)
+        elif isinstance(step, Sleep):
+            await self._sleep(step.seconds)
+        else:
             self._sent[step.kind] += 1
             return await self._transport.send(step)
-        except CallError as error:
-            return error
+        return None
 
     def _reusable_token(self, stale: str | None) -> str | None:
         """Return the token that this client used before, if it is still valid."""
@@ -207,5 +154,4 @@ class AsyncBpmClient:
 
     async def _request_token(self) -> TokenAnswer:
         self.meter.count(TOKEN_REQUESTS)
-        credentials = cast("ClientCredentials", self.settings.credentials)
-        return await self.run(request_token(credentials, self._tokens.encoding(self.settings)))
+        return await self.run(self._token_flow())

@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.client import operations, states
 from airflow_provider_astrobpm.client.actions import was_certainly_not_sent
 from airflow_provider_astrobpm.client.errors import CallError, ThrottledError
 from airflow_provider_astrobpm.client.operations import Sleep
-from airflow_provider_astrobpm.client.resend_policy import retry_after_seconds
+from airflow_provider_astrobpm.client.resend_policy import resend_pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_DELAY_SECONDS = 1.0  # before the second attempt of a throttled call, if the server does not say
-MAX_DELAY_SECONDS = 5.0
+MAX_DELAY_SECONDS = 5.0  # before the second attempt of a throttled call, even if the server asks for more
 
 
 def check_connection(now: Callable[[], float]) -> Flow[str]:
@@ -56,7 +55,6 @@ def _patiently(operation: Operation[T], now: Callable[[], float]) -> Flow[T]:
     try:
         answer = yield operation
     except ThrottledError as throttled:
-        asked = retry_after_seconds(throttled.retry_after, now())
-        yield Sleep(min(DEFAULT_DELAY_SECONDS if asked is None else asked, MAX_DELAY_SECONDS))
+        yield Sleep(resend_pause(throttled, 1, max_wait=MAX_DELAY_SECONDS, now=now()))
         answer = yield operation
     return answer

@@ -6,10 +6,12 @@ limited time, with growing delays.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.client import states
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError, InstanceNotFoundError
 from airflow_provider_astrobpm.client.operations import Sleep
 
@@ -19,19 +21,18 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.operations import Action, Flow
 
-FIRST_DELAY_SECONDS = 1.0  # between the first two checks, doubled for each further one
-MAX_DELAY_SECONDS = 15.0
+CHECKS = Backoff(first=1, longest=15)
 MAX_FAILED_CHECKS = 2  # consecutive failed checks, each with all its attempts, after which checking stops
 
 
 def check_delays(grace: float) -> Iterator[float]:
     """Yield the seconds between checks for the effect of an action. Their sum is ``grace``."""
-    pause = FIRST_DELAY_SECONDS
+    checks = 0
     while grace > 0:
-        step = min(pause, MAX_DELAY_SECONDS, grace)
-        yield step
-        grace -= step
-        pause *= 2
+        checks += 1
+        pause = min(grace, CHECKS.pause(checks, random.random()))  # noqa: S311 - jitter
+        yield pause
+        grace -= pause
 
 
 def has_effect(instance: BpmInstance, action: Action) -> bool:

@@ -1,4 +1,4 @@
-"""Decides when a call is resent and after which delay, as tenacity policies.
+"""Decides when a call is resent and after which delay.
 
 | the call failed with                    | resent?                                  | an operation that must not run twice (start, delete) |
 |-----------------------------------------|------------------------------------------|------------------------------------------------------|
@@ -13,23 +13,26 @@
 
 from __future__ import annotations
 
+import random
 import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import tenacity
-
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.errors import CallError
+from airflow_provider_astrobpm.client.operations import Sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from airflow_provider_astrobpm.client.operations import Operation
+    from airflow_provider_astrobpm.client.settings import Settings
 
-FIRST_RESEND_DELAY_SECONDS = (
-    0.5  # seconds before the second attempt, doubled for each further one; jitter adds up to the same amount
-)
+S = TypeVar("S")
+T = TypeVar("T")
+
+FIRST_RESEND_DELAY_SECONDS = 1.0  # before the second attempt, at most; see ``Backoff``
 
 
 def may_resend(
@@ -62,46 +65,65 @@ def retry_after_seconds(value: str | None, now: float) -> float | None:
         return None
 
 
-def policy(
-    operation: Operation[Any], *, max_attempts: int, max_wait: float, clock: Callable[[], float] = time.time
-) -> dict[str, Any]:
-    """Return the arguments for one use of ``tenacity.Retrying`` or ``tenacity.AsyncRetrying``.
+def resend_pause(
+    error: CallError,
+    failures: int,
+    *,
+    max_wait: float,
+    now: float,
+    chance: Callable[[], float] = random.random,
+) -> float:
+    """Return the seconds before a call is resent.
 
-    They also record in each error whether this or an earlier attempt may have reached the server or been acted on.
-
-    :param operation: the call.
-    :param max_attempts: the maximum number of attempts.
-    :param max_wait: the maximum seconds between two attempts, even if ``Retry-After`` asks for more.
-    :param clock: the time, in seconds since the epoch.
+    :param error: the error of the last attempt, which says what the server asks for.
+    :param failures: how many attempts in a row have failed.
+    :param max_wait: the longest pause in seconds, even if ``Retry-After`` asks for more.
+    :param now: the time, in seconds since the epoch.
+    :param chance: returns a random number from 0 to 1.
     """
-    backoff = tenacity.wait_exponential(
-        multiplier=FIRST_RESEND_DELAY_SECONDS, max=max_wait
-    ) + tenacity.wait_random(0, FIRST_RESEND_DELAY_SECONDS)
+    backoff = Backoff(FIRST_RESEND_DELAY_SECONDS, max_wait)
+    return backoff.pause(failures, chance(), retry_after_seconds(error.retry_after, now))
 
+
+def resending(
+    attempt: Callable[[], Generator[S, Any, T]],
+    operation: Operation[T],
+    settings: Settings,
+    *,
+    on_retry: Callable[[str], None],
+    clock: Callable[[], float] = time.time,
+) -> Generator[S | Sleep, Any, T]:
+    """Run a call, and resend it by the table above. A generator that yields the steps of its attempts, and the pauses between.
+
+    It also records in each error whether this or an earlier attempt may have reached the server or been acted on.
+
+    :param attempt: begins one attempt.
+    :param operation: the call.
+    :param settings: has the limits ``max_attempts`` and ``max_wait``.
+    :param on_retry: called with a message if the first attempt fails and the call is resent.
+    :param clock: returns the time, in seconds since the epoch.
+    :raises CallError: the error of the last attempt.
+    """
     has_reached = may_have_been_processed = False
-
-    def is_resent(error: BaseException) -> bool:
-        nonlocal has_reached, may_have_been_processed
-        if isinstance(error, CallError):
+    failures = 0
+    while True:
+        try:
+            return (yield from attempt())
+        except CallError as error:
+            failures += 1
             error.earlier_attempt_sent = error.earlier_attempt_sent or has_reached
             error.earlier_attempt_in_doubt = may_have_been_processed
             has_reached = has_reached or not error.never_reached
             may_have_been_processed = error.may_have_been_processed
             error.never_reached = not has_reached
-        return may_resend(
-            error,
-            resend_if_in_doubt=operation.resend_if_in_doubt,
-            resend_if_malformed=operation.resend_if_malformed,
-        )
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = retry_after_seconds(error.retry_after, clock()) if isinstance(error, CallError) else None
-        return min(max_wait, asked if asked is not None else backoff(state))
-
-    return {
-        "retry": tenacity.retry_if_exception(is_resent),
-        "stop": tenacity.stop_after_attempt(max_attempts),
-        "wait": wait,
-        "reraise": True,
-    }
+            is_resent = failures < settings.max_attempts and may_resend(
+                error,
+                resend_if_in_doubt=operation.resend_if_in_doubt,
+                resend_if_malformed=operation.resend_if_malformed,
+            )
+            if not is_resent:
+                raise
+            if failures == 1:
+                on_retry(f"The first of up to {settings.max_attempts} attempts failed. {error}")
+            pause = resend_pause(error, failures, max_wait=settings.max_wait, now=clock())
+        yield Sleep(pause)

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import tenacity
-
-from airflow_provider_astrobpm.client import operations, resend_policy
+from airflow_provider_astrobpm.client._base_client import BaseClient
+from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.client.metrics import NULL_METER, REQUESTS, TOKEN_REQUESTS
 from airflow_provider_astrobpm.client.moment import Moment
-from airflow_provider_astrobpm.client.protocol import NeedToken, TokenNotAtFault, call_flow
+from airflow_provider_astrobpm.client.operations import Sleep
+from airflow_provider_astrobpm.client.protocol import NeedToken, TokenNotAtFault
 from airflow_provider_astrobpm.client.sync_transport import Transport
-from airflow_provider_astrobpm.client.tokens import TOKENS, credential_key, request_token
+from airflow_provider_astrobpm.client.tokens import TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
+    from airflow_provider_astrobpm.client._base_client import CallStep
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation, TokenAnswer
     from airflow_provider_astrobpm.client.protocol import Request, Response
-    from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
+    from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
 T = TypeVar("T")
 
 
-def report_first_failure(
-    on_retry: Callable[[str], None], max_attempts: int
-) -> Callable[[tenacity.RetryCallState], None]:
-    """Return a tenacity ``before_sleep`` hook that reports only the first failure of a call."""
-
-    def report(state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome:
-            on_retry(f"The first of up to {max_attempts} attempts failed. {state.outcome.exception()}")
-
-    return report
-
-
-class BpmClient:
+class BpmClient(BaseClient):
     """Synchronous client for one Astro Zero environment. Threads may share it. Close it after use.
 
     :param settings: the settings of the environment.
@@ -67,18 +56,12 @@ class BpmClient:
         on_retry: Callable[[str], None] = lambda _words: None,
         meter: Meter = NULL_METER,
     ) -> None:
-        self.settings = settings
-        self._tokens = tokens
-        self._key = credential_key(settings)
-        self._secrets = settings.secrets()
+        super().__init__(settings, tokens, on_retry, meter)
         self._sleep = sleep
         self.clock = clock
         self.steady = steady
         self._on_token = on_token
-        self._on_retry = on_retry
-        self.meter = meter
         self._transport = Transport(settings)
-        self._last_token: str | None = None
 
     def call(self, operation: Operation[T]) -> T:
         """Run one operation, and resend it where the table in ``resend_policy`` allows.
@@ -91,38 +74,23 @@ class BpmClient:
             self.meter.flush()
 
     def _call(self, operation: Operation[T]) -> T:
-        policy = resend_policy.policy(
-            operation, max_attempts=self.settings.max_attempts, max_wait=self.settings.max_wait
-        )
-        report = report_first_failure(self._on_retry, self.settings.max_attempts)
-        retrying: Callable[..., T] = tenacity.Retrying(**policy, sleep=self._sleep, before_sleep=report)
-        return retrying(self._attempt, operation)
+        return drive(self._call_resent(operation), self._reply_to, CallError)
 
     def run(self, plan: Flow[T]) -> T:
         """Run a flow to its result.
 
         :raises AstroZeroError: an error that the flow does not handle.
         """
-        reply: Any = None
-        failure: AstroZeroError | None = None
         try:
-            while True:
-                step = plan.throw(failure) if failure else plan.send(reply)
-                reply = failure = None
-                if isinstance(step, operations.Sleep):
-                    self._sleep(step.seconds)
-                    continue
-                try:
-                    reply = self._call(step)
-                except AstroZeroError as error:
-                    failure = error
-        except StopIteration as stop:
-            return cast("T", stop.value)
+            return drive(plan, self._result_of)
         except AstroZeroError as error:
             error.connection = error.connection or self.settings.connection
             raise
         finally:
             self.meter.flush()
+
+    def _result_of(self, step: Operation[Any] | Sleep) -> Any:
+        return self._sleep(step.seconds) if isinstance(step, Sleep) else self._call(step)
 
     def now(self) -> Moment:
         """Return the present moment."""
@@ -138,35 +106,16 @@ class BpmClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"BpmClient({self.settings.connection!r}, {self.settings.base_url!r})"
-
-    def _attempt(self, operation: Operation[T]) -> T:
-        flow = call_flow(
-            operation,
-            connection=self.settings.connection,
-            csrf=self._tokens.csrf_memory(self.settings),
-            secrets=(*self._secrets, *self._tokens.recent_tokens(self._key)),
-        )
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    reply = self._reply_to(step)
-                except CallError as error:
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(reply)
-        except StopIteration as stop:
-            return cast("T", stop.value)
-
-    def _reply_to(self, step: NeedToken | TokenNotAtFault | Request) -> Response | str | None:
+    def _reply_to(self, step: CallStep) -> Response | str | None:
         if isinstance(step, NeedToken):
             return self._token(step)
         if isinstance(step, TokenNotAtFault):
             self._tokens.note_useless_renewal(self.settings, step.doubt)
-            return None
-        return self._send(step)
+        elif isinstance(step, Sleep):
+            self._sleep(step.seconds)
+        else:
+            return self._send(step)
+        return None
 
     def _send(self, request: Request) -> Response:
         self.meter.count(REQUESTS, kind=request.kind)
@@ -181,5 +130,4 @@ class BpmClient:
 
     def _request_token(self) -> TokenAnswer:
         self.meter.count(TOKEN_REQUESTS)
-        credentials = cast("ClientCredentials", self.settings.credentials)
-        return self.run(request_token(credentials, self._tokens.encoding(self.settings)))
+        return self.run(self._token_flow())

@@ -18,10 +18,11 @@ import time
 from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client import operations
 from airflow_provider_astrobpm.client.csrf import CsrfMemory
+from airflow_provider_astrobpm.client.drivers import drive, drive_async
 from airflow_provider_astrobpm.client.errors import (
     AstroZeroError,
     AuthenticationError,
@@ -142,17 +143,7 @@ class TokenCache:
         :raises AuthenticationError: if the server refuses the credentials.
         """
         steps = self._acquire(settings, stale, doubt)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    reply = request() if step is None else step.result()
-                except BaseException as error:  # noqa: BLE001 - the generator raises it again
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(reply)
-        except StopIteration as stop:
-            return cast("str | None", stop.value)
+        return drive(steps, lambda step: request() if step is None else step.result(), BaseException)
 
     async def aget(
         self,
@@ -169,17 +160,9 @@ class TokenCache:
         :raises AuthenticationError: if the server refuses the credentials.
         """
         steps = self._acquire(settings, stale, doubt)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    reply = await (request() if step is None else asyncio.wrap_future(step))
-                except BaseException as error:  # noqa: BLE001 - the generator raises it again
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(reply)
-        except StopIteration as stop:
-            return cast("str | None", stop.value)
+        return await drive_async(
+            steps, lambda step: request() if step is None else asyncio.wrap_future(step), BaseException
+        )
 
     def _acquire(self, settings: Settings, stale: str | None, doubt: str | None) -> Acquisition:
         """Decide which caller requests the token. The lock is never held while a caller waits."""

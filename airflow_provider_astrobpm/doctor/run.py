@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.client.operations import Sleep
+from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.states import COMPLETED
-from airflow_provider_astrobpm.doctor.observation import Probe
+from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.probe_actions import ActionProbes
 from airflow_provider_astrobpm.doctor.probe_auth import probe_sign_in, probe_wrong_token
 from airflow_provider_astrobpm.doctor.probe_lists import fetch_lists, probe_lists
@@ -23,8 +23,8 @@ from airflow_provider_astrobpm.doctor.started_instances import StartedInstances,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_astrobpm.doctor.findings import Finding
-    from airflow_provider_astrobpm.doctor.observation import ProbeFlow
+    from airflow_provider_astrobpm.client.operations import Sleep
+    from airflow_provider_astrobpm.doctor.observation import Observation, Probe, ProbeFlow
     from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 
 TERMINATING_MESSAGE = "Interrupted. Terminating the started instances; interrupt again to leave them."
@@ -114,21 +114,19 @@ def _seconds(finding: Finding) -> float:
 
 
 def _run(plan: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
-    """Run a probe flow and record its findings. An unknown finding does not replace an earlier known one."""
-    reply: Any = None
-    with suppress(StopIteration):
-        while True:
-            step = plan.send(reply)
-            reply = None
-            if isinstance(step, Probe):
-                reply = sender.send(step)
-            elif isinstance(step, Sleep):
-                sender.sleep(step.seconds)
-            else:
-                _record(report, step, sender)
+    """Run a probe flow, and record its findings."""
+
+    def answer(step: Probe | Sleep | Finding) -> Observation | None:
+        if not isinstance(step, Finding):
+            return sender.answer(step)
+        _record(report, step, sender)
+        return None
+
+    drive(plan, answer)
 
 
 def _record(report: Report, finding: Finding, sender: ProbeSender) -> None:
+    """Record a finding. An unknown one does not replace an earlier known one."""
     known = report.findings.get(finding.name)
     if known is None or known.value is None or finding.value is not None:
         report.findings[finding.name] = replace(finding, sentence=sender.scrub(finding.sentence))

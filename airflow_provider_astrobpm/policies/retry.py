@@ -5,6 +5,7 @@ A serialized DAG only says that a task has a policy. When the task fails, the wo
 
 from __future__ import annotations
 
+import random
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ class AstroZeroRetryPolicy(RetryPolicy):  # type: ignore[misc, unused-ignore]
             try_number=try_number,
             max_delay=self.max_delay,
             now=time.time(),
+            chance=random.random(),  # noqa: S311 - jitter
         )
         return RetryDecision(
             action=RetryAction(after.action.value),

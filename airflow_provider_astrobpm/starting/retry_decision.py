@@ -17,6 +17,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AuthenticationError,
@@ -30,7 +31,7 @@ from airflow_provider_astrobpm.client.errors import (
 )
 from airflow_provider_astrobpm.client.resend_policy import retry_after_seconds
 
-DOUBT_RETRY_SECONDS = 10.0  # delay before the retry of a start in doubt, doubled with each further try
+DOUBT_RETRY_SECONDS = 10.0  # before the first retry of a start in doubt, at most
 
 
 class FailureAction(Enum):
@@ -51,7 +52,13 @@ class FailureDecision(NamedTuple):
 
 
 def decide_retry(
-    error: BaseException, *, is_bad_argument: bool, try_number: int, max_delay: float, now: float
+    error: BaseException,
+    *,
+    is_bad_argument: bool,
+    try_number: int,
+    max_delay: float,
+    now: float,
+    chance: float,
 ) -> FailureDecision:
     """Decide whether and when to retry, by the table above.
 
@@ -60,19 +67,26 @@ def decide_retry(
     :param try_number: the number of this try, from 1.
     :param max_delay: the longest delay in seconds; the task's own delay is not limited.
     :param now: the current time, in seconds since the epoch.
+    :param chance: a random number from 0 to 1. An outage fails many tasks at once.
     """
     name = type(error).__name__
+    backoff = Backoff(DOUBT_RETRY_SECONDS, max_delay)
     if is_bad_argument or _is_final(error):
         return FailureDecision(FailureAction.FAIL, f"{name}: a retry would end in the same way")
     if isinstance(error, AmbiguousStartError):
-        delay = min(max_delay, DOUBT_RETRY_SECONDS * 2.0 ** min(max(try_number, 1) - 1, 30))
-        return FailureDecision(FailureAction.RETRY, f"{name}: the retry searches for the instance", delay)
+        return FailureDecision(
+            FailureAction.RETRY,
+            f"{name}: the retry searches for the instance",
+            backoff.pause(try_number, chance),
+        )
     if isinstance(error, CallError) and error.is_transient:
         asked = retry_after_seconds(error.retry_after, now)
         if asked is None:
             return FailureDecision(FailureAction.RETRY, f"{name}: it may be transient")
         return FailureDecision(
-            FailureAction.RETRY, f"{name}: the server asks to wait {asked:g} s", min(max_delay, asked)
+            FailureAction.RETRY,
+            f"{name}: the server asks to wait {asked:g} s",
+            backoff.asked_pause(asked, chance),
         )
     return FailureDecision(FailureAction.AS_THE_TASK_SAYS)
 

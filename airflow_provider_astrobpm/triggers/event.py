@@ -7,12 +7,14 @@ killed between the two, which are a few hundredths of a second apart, the event 
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_astrobpm._airflow.version_compat import asset_state_store
 from airflow_provider_astrobpm.client import texts, validation
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
 from airflow_provider_astrobpm.watching.targets import WatchTargets
@@ -31,7 +33,9 @@ SHARED_STORE = (
 # Airflow writes events one by one, and sends no heartbeat until it has written all events that it took.
 MAX_EVENTS_AT_ONCE = 50
 DELIVERY_INTERVAL_SECONDS = 1.0
-RETRY_DELAY_SECONDS = 30.0  # at least, after a failure that may need a person to fix it
+RETRY_DELAY_SECONDS = (
+    30.0  # after a failure that may need a person to fix it; or the poll interval, if that is longer
+)
 
 
 class AstroZeroBpmEventTrigger(BaseEventTrigger):
@@ -112,7 +116,8 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
                     if logged != (found := (what, watching.polls)):
                         logged = found
                         self.log.exception("Could not watch %s; will try again until it works", self._places)
-                await asyncio.sleep(max(RETRY_DELAY_SECONDS, self.poll_interval))
+                again = Backoff(max(RETRY_DELAY_SECONDS, self.poll_interval), factor=1, jitter=0.1)
+                await asyncio.sleep(again.pause(1, random.random()))  # noqa: S311 - jitter
         finally:
             self.log.info("Stopped watching %s", self._places)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.errors import AstroZeroError, PreparationError
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.moment import Moment
     from airflow_provider_astrobpm.waiting.wait import BaseWait
 
-FIRST_RETRY_SECONDS = 1.0  # after the first failed read; doubled after each further one
-MAX_RETRY_SECONDS = 60.0
+READS = Backoff(first=1, longest=60)
 
 
 def record_failed_read(
@@ -43,8 +43,6 @@ def record_failed_read(
     failure = PreparationError(f"{what} could not be read ({words})")
     failure.connection = connection
     wait.record_failed_poll(failure, began, now)
-    seconds = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(wait.failed_polls - 1, 16)) * (
-        1 - jitter / 2
-    )
+    seconds = READS.pause(wait.failed_polls, jitter)
     left = wait.seconds_left(now)
     return seconds if left is None else max(0.0, min(seconds, left))

@@ -260,7 +260,7 @@ class Poller:
         self._polled_at = self._loop.time()
         interval = min((each.interval for each in self._subscriptions), default=0.0)
         now = self._clock()
-        self._retry_after_until = self._polled_at + polling.retry_after_delay(self._failures.last, now)
+        self._retry_after_until = self._polled_at + (polling.retry_after_delay(self._failures.last, now) or 0)
         # After a failure the pause counts from the end of the poll, to spare the server.
         pause = polling.poll_delay(interval, self._failures, now, self._jitter())
         self._due = (self._polled_at if self._failures.last else began) + pause

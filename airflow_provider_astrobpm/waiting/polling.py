@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client import search
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.metrics import NULL_METER, count_poll
 from airflow_provider_astrobpm.client.operations import Sleep
 from airflow_provider_astrobpm.client.resend_policy import retry_after_seconds
@@ -140,16 +141,20 @@ def poll_delay(poll_interval: float, failures: PollFailures, now: float, jitter:
     :param now: the current time, in seconds since the epoch.
     :param jitter: a random number from 0 to 1.
     """
-    longest = max(poll_interval, MAX_BACKOFF_SECONDS)
-    doubled = poll_interval * 2.0 ** min(failures.in_a_row, 16)
-    return max(min(longest, doubled) * (1 - MAX_JITTER_SHARE * jitter), retry_after_delay(failures.last, now))
+    backoff = Backoff(
+        poll_interval,
+        max(poll_interval, MAX_BACKOFF_SECONDS),
+        jitter=MAX_JITTER_SHARE,
+        longest_asked=MAX_RETRY_AFTER_SECONDS,
+    )
+    return backoff.pause(failures.in_a_row + 1, jitter, retry_after_delay(failures.last, now))
 
 
-def retry_after_delay(error: CallError | None, now: float) -> float:
-    """Return for how many seconds the server asked not to be called.
+def retry_after_delay(error: CallError | None, now: float) -> float | None:
+    """Return for how many seconds the server asked not to be called, or ``None`` if it did not ask.
 
     :param error: the error of the last poll, if it failed.
     :param now: the current time, in seconds since the epoch.
     """
     asked = retry_after_seconds(error.retry_after, now) if error else None
-    return min(asked or 0.0, MAX_RETRY_AFTER_SECONDS)
+    return None if asked is None else min(asked, MAX_RETRY_AFTER_SECONDS)

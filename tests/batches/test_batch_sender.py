@@ -138,7 +138,7 @@ def test_a_refusal_does_not_stop_the_other_launches(batch: Batch, emulator: Emul
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7), ("604", 30, 30), ("0", 0.5, 1)]
+    ("retry_after", "least", "most"), [(None, 0.5, 1), ("7", 7, 7.5), ("604", 30, 30), ("0", 0.5, 1)]
 )
 def test_pauses_all_starts_if_one_is_throttled(
     retry_after: str | None, least: float, most: float, batch: Batch, emulator: EmulatorControl

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.client import actions, operations, search
+from airflow_provider_astrobpm.client import actions, effect, operations, search
 from airflow_provider_astrobpm.client.errors import (
     AnotherInstanceError,
     AstroZeroError,
@@ -174,6 +174,22 @@ class Lagging:
             self.checks -= 1
         now = self.after if self.acted and self.checks < 0 else self.before
         return [now] if now and now.state == state else []
+
+
+@pytest.fixture(autouse=True)
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.0)
+
+
+@pytest.mark.parametrize("grace", [0, 0.3, 1, 60])
+def test_check_delays_have_jitter_and_last_for_the_grace(
+    grace: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chances = iter([1.0, 0.5, 0.0] * 10)
+    monkeypatch.setattr("random.random", lambda: next(chances))
+    delays = list(effect.check_delays(grace))
+    assert sum(delays) == pytest.approx(grace)
+    assert delays[:3] == {0: [], 0.3: [0.3], 1: [0.5, 0.5], 60: [0.5, 1.5, 4]}[grace]
 
 
 class TestCheckForTheEffect:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import pytest
-import tenacity
 
 from airflow_provider_astrobpm.client import operations, resend_policy
+from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.errors import (
     AuthenticationError,
     CallError,
@@ -20,6 +21,7 @@ from airflow_provider_astrobpm.client.errors import (
     TokenRefusedError,
     UnexpectedAnswerError,
 )
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 
 TABLE: list[tuple[type[CallError], bool, bool]] = [
     # error, whether a harmless call is resent, whether a call that must not run twice is resent
@@ -45,6 +47,40 @@ def test_other_exceptions_are_not_resent() -> None:
     assert not resend_policy.may_resend(KeyError("x"), resend_if_in_doubt=True)
 
 
+def resend(
+    operation: operations.Operation[Any],
+    outcomes: list[Any],
+    *,
+    max_attempts: int = 10,
+    max_wait: float = 8,
+    said: list[str] | None = None,
+) -> tuple[Any, list[float]]:
+    """Run a call whose attempts have these outcomes. Return its result and its pauses; the last error raises."""
+    attempts, pauses = iter(outcomes), []
+
+    def attempt() -> Generator[None, Any, Any]:
+        outcome = next(attempts)
+        yield None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    settings = Settings(
+        "c", "https://x", ClientCredentials("id", "secret"), max_attempts=max_attempts, max_wait=max_wait
+    )
+    result = drive(
+        resend_policy.resending(
+            attempt,
+            operation,
+            settings,
+            on_retry=(said if said is not None else []).append,
+            clock=lambda: 0,
+        ),
+        lambda step: pauses.append(step.seconds) if step is not None else None,
+    )
+    return result, pauses
+
+
 @pytest.mark.parametrize(
     ("errors", "never_reached"),
     [
@@ -54,14 +90,8 @@ def test_other_exceptions_are_not_resent() -> None:
     ],
 )
 def test_never_reached_covers_all_attempts(errors: list[CallError], never_reached: bool) -> None:
-    sends = iter(errors)
-
-    def send() -> None:
-        raise next(sends)
-
-    policy = resend_policy.policy(operations.start("A"), max_attempts=len(errors), max_wait=0)
     with pytest.raises(CallError) as caught:
-        tenacity.Retrying(**policy, sleep=lambda _seconds: None)(send)
+        resend(operations.start("A"), errors, max_attempts=len(errors))
     assert caught.value is errors[-1]
     assert caught.value.never_reached is never_reached
 
@@ -82,16 +112,8 @@ def test_error_records_the_possible_effect_of_earlier_attempts(
 ) -> None:
     for error in errors:
         error.never_reached = isinstance(error, NotSentError)
-    sends = iter(errors)
-
-    def send() -> None:
-        raise next(sends)
-
-    policy = resend_policy.policy(
-        operations.change_state("1", "terminate"), max_attempts=len(errors), max_wait=0
-    )
     with pytest.raises(CallError) as caught:
-        tenacity.Retrying(**policy, sleep=lambda _seconds: None)(send)
+        resend(operations.change_state("1", "terminate"), errors, max_attempts=len(errors))
     assert caught.value.earlier_attempt_sent is earlier_attempt_sent
     assert caught.value.earlier_attempt_in_doubt is earlier_attempt_in_doubt
 
@@ -131,36 +153,41 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert resend_policy.retry_after_seconds(value, now=60) == seconds
 
 
-def attempts(error: CallError, *, max_attempts: int = 4, max_wait: float = 8) -> list[float]:
-    """Make every attempt of a call fail, and return the delays between the attempts."""
-    waits: list[float] = []
-
-    def call() -> None:
-        raise error
-
-    policy = resend_policy.policy(
-        operations.query("Running"), max_attempts=max_attempts, max_wait=max_wait, clock=lambda: 0
-    )
-    with pytest.raises(type(error)):
-        tenacity.Retrying(**policy, sleep=waits.append)(call)
-    return waits
+def pauses_of(error: CallError, *, failures: int = 3, max_wait: float = 8) -> list[float]:
+    """Return the pauses of a call that fails some times and then succeeds."""
+    result, pauses = resend(operations.query("Running"), [*[error] * failures, "done"], max_wait=max_wait)
+    assert result == "done"
+    return pauses
 
 
-def test_delays_grow_with_jitter_up_to_max_wait() -> None:
-    waits = attempts(ServerError("x"), max_attempts=7, max_wait=8)
-    assert len(waits) == 6
-    for position, wait in enumerate(waits):
-        least = min(8.0, 0.5 * 2**position)
-        assert least <= wait <= min(8.0, least + 0.5)
+def test_pauses_grow_with_jitter_up_to_max_wait() -> None:
+    pauses = pauses_of(ServerError("x"), failures=6, max_wait=8)
+    assert len(pauses) == 6
+    for position, pause in enumerate(pauses):
+        most = min(8.0, 2.0**position)
+        assert most / 2 <= pause <= most
+    assert pauses != pauses_of(ServerError("x"), failures=6, max_wait=8)
 
 
-def test_retry_after_is_respected_up_to_max_wait() -> None:
+@pytest.mark.parametrize(("asked", "least", "most"), [("5", 5, 5.5), ("0", 0.5, 1), ("3600", 8, 8)])
+def test_retry_after_is_respected_up_to_max_wait(asked: str, least: float, most: float) -> None:
     error = ThrottledError("x")
-    error.retry_after = "5"
-    assert attempts(error) == [5, 5, 5]
-    error.retry_after = "3600"
-    assert attempts(error) == [8, 8, 8]
+    error.retry_after = asked
+    (pause,) = pauses_of(error, failures=1)
+    assert least <= pause <= most
 
 
-def test_single_attempt_has_no_delay() -> None:
-    assert attempts(ServerError("x"), max_attempts=1) == []
+def test_last_attempt_fails_without_a_pause() -> None:
+    errors = [ServerError("1"), ServerError("2")]
+    said: list[str] = []
+    with pytest.raises(ServerError) as caught:
+        resend(operations.query("Running"), errors, max_attempts=2, said=said)
+    assert caught.value is errors[1]
+    assert said == [f"The first of up to 2 attempts failed. {errors[0]}"]
+
+
+def test_single_attempt_is_neither_resent_nor_announced() -> None:
+    said: list[str] = []
+    with pytest.raises(ServerError):
+        resend(operations.query("Running"), [ServerError("x")], max_attempts=1, said=said)
+    assert said == []

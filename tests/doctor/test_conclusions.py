@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.operations import Sleep
 from airflow_provider_astrobpm.client.protocol import Request, Response
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
@@ -66,17 +67,15 @@ def run_flow(
     plan: Any, answer: Callable[[Probe], Observation] = lambda probe: CUT
 ) -> tuple[dict[str, Finding], Any]:
     findings: dict[str, Finding] = {}
-    reply = None
-    try:
-        while True:
-            step = plan.send(reply)
-            reply = None
-            if isinstance(step, Probe):
-                reply = answer(step)
-            elif not isinstance(step, Sleep):
-                findings[step.name] = step
-    except StopIteration as stop:
-        return findings, stop.value
+
+    def reply_to(step: Probe | Sleep | Finding) -> Observation | None:
+        if isinstance(step, Probe):
+            return answer(step)
+        if isinstance(step, Finding):
+            findings[step.name] = step
+        return None
+
+    return findings, drive(plan, reply_to)
 
 
 def answer_always(answer: Observation, _probe: Probe) -> Observation:

@@ -26,6 +26,12 @@ except ImportError:
 else:
     HAS_POLICIES = True
 
+
+@pytest.fixture(autouse=True)
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.0)
+
+
 needs_policies = pytest.mark.skipif(not HAS_POLICIES, reason="tasks have no retry_policy before Airflow 3.3")
 
 

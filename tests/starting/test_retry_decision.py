@@ -24,7 +24,14 @@ def call_error(kind: type[errors.CallError], **attributes: Any) -> errors.CallEr
 def judged(error: BaseException, **options: Any) -> FailureDecision:
     return decide_retry(
         error,
-        **{"is_bad_argument": False, "try_number": 1, "max_delay": 3600.0, "now": 1_000_000_000.0, **options},
+        **{
+            "is_bad_argument": False,
+            "try_number": 1,
+            "max_delay": 3600.0,
+            "now": 1_000_000_000.0,
+            "chance": 0.0,
+            **options,
+        },
     )
 
 
@@ -119,6 +126,12 @@ def test_retries_a_start_in_doubt_with_growing_delays(try_number: int, delay: fl
         FailureAction.RETRY, "AmbiguousStartError: the retry searches for the instance", delay
     )
     assert judged(IN_DOUBT, try_number=try_number, max_delay=1).delay == 1
+
+
+def test_tasks_that_failed_together_are_retried_at_different_moments() -> None:
+    assert [judged(IN_DOUBT, chance=chance).delay for chance in (0, 0.5, 1)] == [10, 7.5, 5]
+    throttled = call_error(errors.ThrottledError, retry_after="120")
+    assert [judged(throttled, chance=chance).delay for chance in (0, 0.5, 1)] == [120, 122.5, 125]
 
 
 @pytest.mark.parametrize("error", NOBODY_KNOWS, ids=kind)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.client import states
+from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.operations import Operation, Sleep
@@ -38,23 +39,17 @@ class Stage:
         self.paused: list[float] = []
 
     def run(self, flow: Generator[Any, Any, Any]) -> Any:
-        reply: Any = None
-        error: AstroZeroError | None = None
-        try:
-            while True:
-                step = flow.throw(error) if error else flow.send(reply)
-                reply, error = None, None
-                if isinstance(step, Sleep):
-                    self.paused.append(step.seconds)
-                    continue
-                self.asked.append(_short(step))
-                answer = self.answer(step)
-                if isinstance(answer, AstroZeroError):
-                    error = answer
-                else:
-                    reply = answer
-        except StopIteration as stop:
-            return stop.value
+        return drive(flow, self._reply)
+
+    def _reply(self, step: Operation[Any] | Sleep) -> Any:
+        if isinstance(step, Sleep):
+            self.paused.append(step.seconds)
+            return None
+        self.asked.append(_short(step))
+        answer = self.answer(step)
+        if isinstance(answer, AstroZeroError):
+            raise answer
+        return answer
 
 
 def _short(operation: Operation[Any]) -> str:

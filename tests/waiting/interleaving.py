@@ -480,7 +480,9 @@ class Interleaving(RuleBasedStateMachine):
             return math.inf
         if last.failure is not None:
             asked = getattr(last.failure, "retry_after", None)
-            return last.ended + max(MAX_BACKOFF_SECONDS, min(float(asked or 0), MAX_RETRY_AFTER_SECONDS))
+            spread = MAX_JITTER_SHARE * 60 if asked else 0  # 60 s is the longest interval of all waits here
+            asked = min(float(asked or 0) + spread, MAX_RETRY_AFTER_SECONDS)
+            return last.ended + max(MAX_BACKOFF_SECONDS, asked)
         by = min(max(waiter.joined, last.began) + waiter.interval for waiter in joined)
         return max(by, last.ended + MIN_POLL_INTERVAL_SECONDS)
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.client import states
+from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.errors import (
     AnotherInstanceError,
     AuthenticationError,
@@ -110,30 +111,26 @@ class ScriptedServer:
             )
 
     def drive(self, plan: Flow[Any]) -> None:
-        reply: Any = None
-        error: CallError | None = None
         result: PollResult = None
         new_look = True
-        try:
-            while True:
-                step = plan.throw(error) if error else plan.send(reply)
-                reply, error = None, None
-                if isinstance(step, Sleep):
-                    self.pauses.append(step.seconds)
-                    self.now += step.seconds
-                    new_look = True
-                    continue
-                if new_look:
-                    result = self.results[min(self.seen, len(self.results) - 1)]
-                    self.seen += 1
-                    self.now += self.look_takes
-                    new_look = False
-                if isinstance(result, CallError):
-                    error = result
-                else:
-                    reply = self.rows(result, step)
-        except StopIteration:
-            return
+
+        def answer(step: Operation[Any] | Sleep) -> list[BpmInstance] | None:
+            nonlocal result, new_look
+            if isinstance(step, Sleep):
+                self.pauses.append(step.seconds)
+                self.now += step.seconds
+                new_look = True
+                return None
+            if new_look:
+                result = self.results[min(self.seen, len(self.results) - 1)]
+                self.seen += 1
+                self.now += self.look_takes
+                new_look = False
+            if isinstance(result, CallError):
+                raise result
+            return self.rows(result, step)
+
+        drive(plan, answer)
 
     @staticmethod
     def rows(result: BpmInstance | list[BpmInstance] | None, operation: Operation[Any]) -> list[BpmInstance]:
