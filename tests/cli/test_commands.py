@@ -504,7 +504,7 @@ class TestAirflow:
         assert own == {
             "airflow_provider_astrobpm." + name
             for name in (
-                "bpm",
+                "client",
                 "client.validation",
                 "client.states",
                 "client.texts",
