@@ -12,20 +12,6 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = [
-    "amask_secret",
-    "asset_state_store",
-    "attached_file_system",
-    "clear_discards_task_state",
-    "deferral_errors",
-    "determine_kwargs",
-    "has_retry_policies",
-    "secrets_masker",
-    "store_for_good",
-    "task_state_store",
-    "triggers_have_on_kill",
-]
-
 
 def deferral_errors() -> tuple[type[Exception], type[Exception]]:
     """Return Airflow's ``TaskDeferralTimeout`` and ``TaskDeferralError``."""

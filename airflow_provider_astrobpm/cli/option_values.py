@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client.states import STATES
+from airflow_provider_astrobpm.client.validation import nearest
 from airflow_provider_astrobpm.client.variables import json_ready
 
 if TYPE_CHECKING:
@@ -38,21 +38,11 @@ def state_named(given: str, argument: str) -> str:
         raise ValueError(
             f"{argument} {given!r} is ambiguous: it may be {' or '.join(map(repr, found))}. Give more of the name"
         )
-    nearest = _nearest(" ".join(words))
-    guess = f"Did you mean {nearest!r}? " if nearest else ""
+    near = nearest(given, STATES)
+    guess = f"Did you mean {near!r}? " if near else ""
     raise ValueError(
         f"{argument} must be a state, not {given!r}. {guess}The states are {', '.join(map(repr, STATES))}"
     )
-
-
-def _nearest(words: str) -> str | None:
-    """Return the state whose name or first word is most similar to a text."""
-    names: dict[str, str] = {}
-    for state in STATES:
-        names.setdefault(state.casefold(), state)
-        names.setdefault(state.casefold().split()[0], state)
-    found = get_close_matches(words, names, n=1)
-    return names[found[0]] if found else None
 
 
 _EXAMPLE = """; write it such as --variables '{"country": "CN"}', or one variable as --variable country=CN"""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.cli.simple_table import AirflowConsole
+from rich.cells import cell_len, set_cell_size
 from rich.markup import escape
-from tabulate import tabulate  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,13 +42,13 @@ class Console(AirflowConsole):
         if not data:
             super().print_as_plain_table(data)
             return
-        rows = [list(row.values()) for row in data]
-        self.print(
-            tabulate(rows, tablefmt="plain", headers=list(data[0]), disable_numparse=True),
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        rows = [
+            list(data[0]),
+            *(["" if value is None else str(value) for value in row.values()] for row in data),
+        ]
+        widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(map(set_cell_size, row, widths)).rstrip() for row in rows)
+        self.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_instances(hook: AstroZeroHook, instances: Sequence[BpmInstance], output: str) -> None:

@@ -8,8 +8,9 @@ from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import filter_from, matching
-from airflow_provider_astrobpm.client.definitions import chosen, nearest, variables_of, why_unknown
+from airflow_provider_astrobpm.client.definitions import chosen, variables_of, why_unknown
 from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.client.validation import nearest
 
 if TYPE_CHECKING:
     import argparse

@@ -9,7 +9,6 @@ name.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_astrobpm.client import operations, validation
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.operations import Flow
     from airflow_provider_astrobpm.client.wire import BpmDefinition
 
-MIN_NAME_SIMILARITY = 0.7  # of two names of which one may be a typo of the other, as difflib measures it
 SYSTEM_PREFIX = "$"
 """Prefix of system variables, such as ``$Flow.Title``, which belong to no BPM."""
 
@@ -44,7 +42,8 @@ class Variables(NamedTuple):
         """
         if self.names is None:
             return
-        unknown = {name: nearest(name, self.names) for name in own(given) if name not in self.names}
+        names = self.names
+        unknown = {name: validation.nearest(name, names) for name in own(given) if name not in names}
         if unknown:
             raise UnknownVariablesError(self.bpm, unknown, self.names)
 
@@ -61,13 +60,6 @@ def own(names: Iterable[str]) -> list[str]:
         for name in names
         if not validation.non_blank(name, "each name in variables").startswith(SYSTEM_PREFIX)
     ]
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to a name, or ``None`` if none is similar."""
-    by_form = {one.casefold(): one for one in known}
-    found = get_close_matches(name.casefold(), by_form, n=1, cutoff=MIN_NAME_SIMILARITY)
-    return by_form[found[0]] if found else None
 
 
 def variables_of(graph: Mapping[str, Any]) -> list[dict[str, Any]] | None:

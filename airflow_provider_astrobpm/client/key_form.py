@@ -52,9 +52,6 @@ class KeyForm(NamedTuple):
         return f"{self.prefix}{_in_case(key.strip(), self.case)}"[: self.length].strip()
 
 
-AS_SENT = KeyForm()
-
-
 class KeyForms:
     """Recognises business keys that an endpoint may have changed.
 

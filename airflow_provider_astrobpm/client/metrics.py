@@ -7,7 +7,7 @@ know where the counts go: a client is given a meter, and the default meter does 
 from __future__ import annotations
 
 import threading
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 POLLS = "polls"
 POLL_ERRORS = "poll_errors"
@@ -54,8 +54,8 @@ METRICS: dict[str, Metric] = {
 }
 
 
-class Meter(Protocol):
-    """Counts events. Its methods do not block, so they may be called in an event loop."""
+class Meter:
+    """Counts events; this one does nothing. Its methods do not block, so they may be called in an event loop."""
 
     def count(self, name: str, amount: int = 1, **tags: str) -> None:
         """Add to a counter.
@@ -76,25 +76,12 @@ class Meter(Protocol):
         """Pass on all counts that have not been passed on yet."""
 
 
-class NullMeter:
-    """A meter that does nothing."""
-
-    def count(self, name: str, amount: int = 1, **tags: str) -> None:
-        """Do nothing."""
-
-    def gauge(self, name: str, change: int) -> None:
-        """Do nothing."""
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-
-NULL_METER = NullMeter()
+NULL_METER = Meter()
 
 Tags = tuple[tuple[str, str], ...]
 
 
-class BufferedMeter:
+class BufferedMeter(Meter):
     """A meter that keeps its counts until they are taken. Threads may share it."""
 
     def __init__(self) -> None:
@@ -118,9 +105,6 @@ class BufferedMeter:
         """Raise or lower a gauge."""
         with self._lock:
             self._gauges[name] = self._gauges.get(name, 0) + change
-
-    def flush(self) -> None:
-        """Do nothing; the counts stay until ``take``."""
 
     def take(self) -> tuple[dict[tuple[str, Tags], int], dict[str, int]]:
         """Return the counts since the last call, by name and tags, and the current value of each gauge."""

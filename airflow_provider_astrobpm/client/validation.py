@@ -17,7 +17,7 @@ FOUND_NOTHING = "a template renders this if it finds nothing; check what it read
 
 MAX_SECONDS = 1e9  # some thirty years; operating systems cannot count much further
 MIN_POLL_INTERVAL_SECONDS = 1.0  # seconds between two polls
-MIN_SIMILARITY = 0.6  # of a misspelt word and the word that is suggested for it, as difflib measures it
+MIN_SIMILARITY = 0.7  # of a misspelt word and the word that is suggested for it, as difflib measures it
 QUOTED = "write a text, and add quotes inside a template, as in \"'{{ params.version }}'\""
 """Advice for a template that native rendering turned into something other than a text."""
 
@@ -230,24 +230,26 @@ def choice(value: T, argument: str, choices: Iterable[T]) -> T:
     """Return one of the choices."""
     known = tuple(choices)
     if value not in known:
-        raise ValueError(
-            f"{argument} must be one of {', '.join(map(repr, known))}, not {value!r}{_nearest(value, known)}"
+        near = (
+            nearest(value, (one for one in known if isinstance(one, str))) if isinstance(value, str) else None
         )
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, known))}, not {value!r}{hint}")
     return value
 
 
-def _nearest(value: object, known: Iterable[object]) -> str:
-    """Return the hint with the choice that was probably meant, as the end of an error message."""
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """Return the name that was probably meant by a word: the only one that it begins, or the most similar one."""
     from difflib import get_close_matches  # noqa: PLC0415 - only where something is wrong
 
-    if not isinstance(value, str) or not (wanted := _folded(value)):
-        return ""
-    names = {_folded(name): name for name in known if isinstance(name, str)}
-    completions = [name for name in names if name.startswith(wanted)]
+    if not (wanted := _folded(word)):
+        return None
+    known = {_folded(name): name for name in names}
+    completions = [name for name in known if name.startswith(wanted)]
     close = (
-        completions if len(completions) == 1 else get_close_matches(wanted, names, n=1, cutoff=MIN_SIMILARITY)
+        completions if len(completions) == 1 else get_close_matches(wanted, known, n=1, cutoff=MIN_SIMILARITY)
     )
-    return f"; did you mean {names[close[0]]!r}?" if close else ""
+    return known[close[0]] if close else None
 
 
 def _folded(word: str) -> str:

@@ -196,13 +196,13 @@ def _act(emulator: Emulator, call: ApiCall) -> ApiResponse:
 def _delete(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Delete an instance (page 0072)."""
     emulator.engine.delete(call.parts["id"])
-    return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message)
+    return _success(emulator)
 
 
 def _set_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Set variables of an instance (page 0073)."""
     emulator.engine.set_variables(call.parts["id"], call.json_object())
-    return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message)
+    return _success(emulator)
 
 
 def _get_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -238,7 +238,7 @@ def _nothing_here(emulator: Emulator, call: ApiCall) -> ApiResponse:
     raise Refusal(ResultCode.NO_SUCH_API, f"There is no such API for {call.method}", status=404)
 
 
-def _success(emulator: Emulator, result: object, detail: str = "") -> ApiResponse:
+def _success(emulator: Emulator, result: object = wire_format.NO_RESULT, detail: str = "") -> ApiResponse:
     return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message, result, detail=detail)
 
 

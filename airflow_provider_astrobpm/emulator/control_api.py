@@ -48,7 +48,10 @@ class ControlRequest:
 
 @dataclass(frozen=True)
 class ControlCommand:
-    """A command of the control API: its method, its path and its function."""
+    """A command of the control API.
+
+    :param run: performs it, and returns the result; ``None`` is sent as an empty object.
+    """
 
     method: str
     path: str
@@ -101,13 +104,14 @@ class _AdvanceBody(_Body, frozen=True):
 def handle_command(emulator: Emulator, command: ControlCommand, request: ControlRequest) -> tuple[int, Any]:
     """Run a command, and return the HTTP status and the result to send."""
     try:
-        return 200, command.run(emulator, request)
+        result = command.run(emulator, request)
     except Refusal as refusal:
         return (404 if refusal.code == ResultCode.UNKNOWN_INSTANCE else 400), {"error": refusal.message}
     except (ValueError, msgspec.MsgspecError) as error:
         return 400, {"error": str(error)}
     except RecursionError:
         return 400, {"error": "the body is nested too deeply"}
+    return 200, {} if result is None else result
 
 
 def describe(instance: Instance, emulator: Emulator) -> dict[str, Any]:
@@ -137,19 +141,6 @@ def _index(emulator: Emulator, _: ControlRequest) -> Any:
     return {"commands": [f"{command.method} {PREFIX}{command.path}" for command in COMMANDS]}
 
 
-def _counts(emulator: Emulator, _: ControlRequest) -> Any:
-    return emulator.request_log.counts
-
-
-def _reset_counts(emulator: Emulator, _: ControlRequest) -> Any:
-    emulator.request_log.reset()
-    return {}
-
-
-def _requests(emulator: Emulator, _: ControlRequest) -> Any:
-    return [asdict(entry) for entry in emulator.request_log.log]
-
-
 def _instances(emulator: Emulator, request: ControlRequest) -> Any:
     if unknown := request.query.keys() - {"name", "state", "business_key"}:
         raise ValueError(
@@ -170,11 +161,6 @@ def _start(emulator: Emulator, request: ControlRequest) -> Any:
 def _instance(emulator: Emulator, request: ControlRequest) -> Any:
     instance = emulator.engine.instance(request.parts["id"])
     return {**describe(instance, emulator), "history": [asdict(event) for event in instance.history]}
-
-
-def _vanish(emulator: Emulator, request: ControlRequest) -> Any:
-    emulator.engine.vanish(request.parts["id"])
-    return {}
 
 
 def _decide(emulator: Emulator, request: ControlRequest) -> Any:
@@ -215,21 +201,9 @@ def _add_reaction(emulator: Emulator, request: ControlRequest) -> Any:
     return _reactions(emulator, request)
 
 
-def _missed(emulator: Emulator, request: ControlRequest) -> Any:
-    return emulator.engine.missed(final=request.query.get("final") == "true")
-
-
-def _switches(emulator: Emulator, _: ControlRequest) -> Any:
-    return emulator.switches.positions()
-
-
 def _set_switches(emulator: Emulator, request: ControlRequest) -> Any:
     emulator.engine.switches = emulator.switches.changed(**request.read(dict[str, Any]))
     return emulator.switches.positions()
-
-
-def _faults(emulator: Emulator, _: ControlRequest) -> Any:
-    return emulator.faults.in_force()
 
 
 def _add_fault(emulator: Emulator, request: ControlRequest) -> Any:
@@ -237,22 +211,9 @@ def _add_fault(emulator: Emulator, request: ControlRequest) -> Any:
     return emulator.faults.in_force()
 
 
-def _clear_faults(emulator: Emulator, _: ControlRequest) -> Any:
-    emulator.faults.clear()
-    return []
-
-
-def _outage(emulator: Emulator, _: ControlRequest) -> Any:
-    return {"mode": emulator.outage}
-
-
 def _set_outage(emulator: Emulator, request: ControlRequest) -> Any:
     emulator.outage = request.read(_OutageBody).mode
     return {"mode": emulator.outage}
-
-
-def _revoke_tokens(emulator: Emulator, _: ControlRequest) -> Any:
-    return {"revoked": emulator.tokens.revoke_all()}
 
 
 def _clock(emulator: Emulator, _: ControlRequest) -> Any:
@@ -279,20 +240,17 @@ def _add_processes(emulator: Emulator, request: ControlRequest) -> Any:
     return _processes(emulator, request)
 
 
-def _reset(emulator: Emulator, _: ControlRequest) -> Any:
-    emulator.reset()
-    return {}
-
-
 COMMANDS = (
     ControlCommand("GET", "", _index),
-    ControlCommand("GET", "/counts", _counts),
-    ControlCommand("DELETE", "/counts", _reset_counts),
-    ControlCommand("GET", "/requests", _requests),
+    ControlCommand("GET", "/counts", lambda emulator, _: emulator.request_log.counts),
+    ControlCommand("DELETE", "/counts", lambda emulator, _: emulator.request_log.reset()),
+    ControlCommand("GET", "/requests", lambda emulator, _: list(map(asdict, emulator.request_log.log))),
     ControlCommand("GET", "/instances", _instances),
     ControlCommand("POST", "/instances", _start),
     ControlCommand("GET", "/instances/{id}", _instance),
-    ControlCommand("DELETE", "/instances/{id}", _vanish),
+    ControlCommand(
+        "DELETE", "/instances/{id}", lambda emulator, request: emulator.engine.vanish(request.parts["id"])
+    ),
     ControlCommand("POST", "/instances/{id}/act", _decide),
     ControlCommand("POST", "/instances/{id}/break", _break),
     ControlCommand("POST", "/instances/{id}/change", _change),
@@ -300,18 +258,22 @@ COMMANDS = (
     ControlCommand("PUT", "/instances/{id}/distortion", _distort),
     ControlCommand("GET", "/reactions", _reactions),
     ControlCommand("POST", "/reactions", _add_reaction),
-    ControlCommand("GET", "/reactions/missed", _missed),
-    ControlCommand("GET", "/switches", _switches),
+    ControlCommand(
+        "GET",
+        "/reactions/missed",
+        lambda emulator, request: emulator.engine.missed(final=request.query.get("final") == "true"),
+    ),
+    ControlCommand("GET", "/switches", lambda emulator, _: emulator.switches.positions()),
     ControlCommand("PUT", "/switches", _set_switches),
-    ControlCommand("GET", "/faults", _faults),
+    ControlCommand("GET", "/faults", lambda emulator, _: emulator.faults.in_force()),
     ControlCommand("POST", "/faults", _add_fault),
-    ControlCommand("DELETE", "/faults", _clear_faults),
-    ControlCommand("GET", "/outage", _outage),
+    ControlCommand("DELETE", "/faults", lambda emulator, _: emulator.faults.clear()),
+    ControlCommand("GET", "/outage", lambda emulator, _: {"mode": emulator.outage}),
     ControlCommand("PUT", "/outage", _set_outage),
-    ControlCommand("POST", "/tokens/revoke", _revoke_tokens),
+    ControlCommand("POST", "/tokens/revoke", lambda emulator, _: {"revoked": emulator.tokens.revoke_all()}),
     ControlCommand("GET", "/clock", _clock),
     ControlCommand("POST", "/clock/advance", _advance),
     ControlCommand("GET", "/processes", _processes),
     ControlCommand("POST", "/processes", _add_processes),
-    ControlCommand("POST", "/reset", _reset),
+    ControlCommand("POST", "/reset", lambda emulator, _: emulator.reset()),
 )

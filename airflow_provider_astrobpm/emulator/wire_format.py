@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Column = Callable[[Instance, Engine], Any]
 
-_NO_RESULT = object()
+NO_RESULT = object()
 _PADDED_KEY_CHARACTERS = 80
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
@@ -59,18 +59,18 @@ def bare(value: object, status: int = 200) -> ApiResponse:
 
 
 def enveloped(
-    code: str, message: str, result: object = _NO_RESULT, *, status: int = 200, detail: str = ""
+    code: str, message: str, result: object = NO_RESULT, *, status: int = 200, detail: str = ""
 ) -> ApiResponse:
     """Return a response in the platform's envelope. Without a result, the key is absent."""
     envelope = {"resCode": code, "resMsg": message}
-    if result is not _NO_RESULT:
+    if result is not NO_RESULT:
         envelope |= {"result": result}  # type: ignore[dict-item]
     return ApiResponse(status, encoded(envelope), detail=detail)
 
 
 def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> ApiResponse:
     """Return a response with the rows of a query."""
-    forms = {"array": [], "null": None, "absent": _NO_RESULT, "object": {}, "text": ""}
+    forms = {"array": [], "null": None, "absent": NO_RESULT, "object": {}, "text": ""}
     return enveloped(ResultCode.SUCCESS, message, rows or forms[switches.empty_list])
 
 

@@ -407,23 +407,19 @@ class AstroZeroHook(BaseHook):
 
     def run_wait(self, awaited: BaseWait[T], *, poll_interval: float) -> T:
         """Run a wait to its end and return its result, or raise its error. Blocks the calling thread; see ``wait_for_instance``."""
-        self._poll_for(
-            awaited, polling.run_wait(awaited, poll_interval=poll_interval, **self._polling_options)
-        )
+        self._poll_for(awaited, self._polling.run_wait(awaited, poll_interval))
         return awaited.result()
 
     def poll_once(self, awaited: BaseWait[Any]) -> None:
         """Poll once for a wait."""
-        self._poll_for(awaited, polling.poll_once(awaited, **self._polling_options))
+        self._poll_for(awaited, self._polling.poll_once(awaited))
 
     def poll_until_conclusive(self, awaited: InstanceWait, *, again_after: float) -> None:
         """Poll for a wait, and poll again while polls fail or do not show its instance.
 
         :param again_after: seconds until the next poll.
         """
-        self._poll_for(
-            awaited, polling.poll_until_conclusive(awaited, again_after=again_after, **self._polling_options)
-        )
+        self._poll_for(awaited, self._polling.poll_until_conclusive(awaited, again_after))
 
     def _poll_for(self, awaited: BaseWait[Any], plan: Flow[Any]) -> None:
         """Run a flow that polls for a wait. If the wait ends with an error, add the connection to the error."""
@@ -432,13 +428,10 @@ class AstroZeroHook(BaseHook):
             awaited.ending.connection = awaited.ending.connection or self.settings.connection
 
     @property
-    def _polling_options(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings,
-            "log": self._log_note,
-            "clock": self.client.now,
-            "meter": self.client.meter,
-        }
+    def _polling(self) -> polling.WorkerPolling:
+        return polling.WorkerPolling(
+            settings=self.settings, log=self._log_note, clock=self.client.now, meter=self.client.meter
+        )
 
     def _log_note(self, note: LogNote) -> None:
         note.write_to(self.log)

@@ -10,7 +10,6 @@ import ipaddress
 import json
 import re
 from datetime import timedelta, timezone
-from difflib import get_close_matches
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -157,8 +156,8 @@ def _extras(extra: str | None) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in given.items():
         if name not in EXTRAS:
-            close = get_close_matches(name, EXTRAS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known extras are {', '.join(EXTRAS)}"
+            near = validation.nearest(name, EXTRAS)
+            hint = f"did you mean {near!r}?" if near else f"known extras are {', '.join(EXTRAS)}"
             raise ValueError(f"unknown extra {name!r}; {hint}")
         if value is not None and value != "":
             read[name] = EXTRAS[name](value, f"extra {name!r}")

@@ -6,6 +6,7 @@ DAG files import this module at every parse, so the client and its libraries are
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -89,17 +90,13 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
     def __call__(self, *arguments: Any) -> None:
         """Report an incident. Render the templates on a copy, because one notifier serves many incidents."""
-        try:
+        with self._failures_logged():
             super(AstroZeroStartBpmNotifier, copy(self)).__call__(*arguments)
-        except Exception as error:  # noqa: BLE001 - it must not hide the failure
-            self._log_failure(error)
 
     def __await__(self) -> Generator[Any, None, None]:
         """Report the incident of ``context``, in an event loop."""
-        try:
+        with self._failures_logged():
             yield from super().__await__()
-        except Exception as error:  # noqa: BLE001 - it must not hide the failure
-            self._log_failure(error)
 
     def get_template_env(self, dag: Any = None) -> Any:
         """Return the template environment. The DAG that ``dag.test()`` passes has none."""
@@ -107,43 +104,33 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
 
     def notify(self, context: Context) -> None:
         """Report an incident, blocking this thread."""
-        try:
-            self._notify(context)
-        except Exception as error:  # noqa: BLE001 - it must not hide the failure
-            self._log_failure(error)
+        with self._failures_logged():
+            from airflow_provider_astrobpm._airflow import stats  # noqa: PLC0415
+            from airflow_provider_astrobpm.client.sync_client import BpmClient  # noqa: PLC0415
+            from airflow_provider_astrobpm.hooks import masking  # noqa: PLC0415
+            from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
+
+            settings = _with_short_timeouts(AstroZeroHook(self.astro_zero_conn_id).settings)
+            plan = self._plan(context, settings)
+            with BpmClient(
+                settings,
+                on_token=masking.token_masker(settings),
+                on_retry=self.log.warning,
+                meter=stats.meter(),
+            ) as client:
+                self._log_result(client.run(plan), settings)
 
     async def async_notify(self, context: Context) -> None:
         """Report an incident, in an event loop."""
-        try:
-            await self._async_notify(context)
-        except Exception as error:  # noqa: BLE001 - it must not hide the failure
-            self._log_failure(error)
+        with self._failures_logged():
+            import asyncio  # noqa: PLC0415
 
-    def _notify(self, context: Context) -> None:
-        from airflow_provider_astrobpm._airflow import stats  # noqa: PLC0415
-        from airflow_provider_astrobpm.client.sync_client import BpmClient  # noqa: PLC0415
-        from airflow_provider_astrobpm.hooks import masking  # noqa: PLC0415
-        from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
-
-        settings = _with_short_timeouts(AstroZeroHook(self.astro_zero_conn_id).settings)
-        plan = self._plan(context, settings)
-        with BpmClient(
-            settings,
-            on_token=masking.token_masker(settings),
-            on_retry=self.log.warning,
-            meter=stats.meter(),
-        ) as client:
-            self._log_result(client.run(plan), settings)
-
-    async def _async_notify(self, context: Context) -> None:
-        import asyncio  # noqa: PLC0415
-
-        # The first import of the client is slow enough to block a triggerer's event loop noticeably.
-        hook = await asyncio.to_thread(_hook, self.astro_zero_conn_id)
-        settings = _with_short_timeouts(await hook.async_settings())
-        plan = self._plan(context, settings)
-        async with hook.make_async_client(settings) as client:
-            self._log_result(await client.run(plan), settings)
+            # The first import of the client is slow enough to block a triggerer's event loop noticeably.
+            hook = await asyncio.to_thread(_hook, self.astro_zero_conn_id)
+            settings = _with_short_timeouts(await hook.async_settings())
+            plan = self._plan(context, settings)
+            async with hook.make_async_client(settings) as client:
+                self._log_result(await client.run(plan), settings)
 
     def _plan(self, context: Context, settings: Settings) -> Flow[IncidentResult]:
         """Log and return the plan of the report. Logged first, because Airflow may stop this process at any time."""
@@ -189,12 +176,17 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         url = settings.page_url(reported.instance.id)
         self.log.info(words, reported.instance, f": {url}" if url else "")
 
-    def _log_failure(self, error: Exception) -> None:
-        self.log.error(
-            "Could not confirm that a process was started (%s). %s. If it is needed, start %r yourself.",
-            type(error).__name__, str(error).removesuffix("."), self.bpm_name,
-            exc_info=None if isinstance(error, (AstroZeroError, ValueError)) else error,
-        )  # fmt: skip
+    @contextmanager
+    def _failures_logged(self) -> Iterator[None]:
+        """Log an error instead of raising it, because it must not hide the failure that is reported."""
+        try:
+            yield
+        except Exception as error:
+            self.log.error(  # noqa: TRY400 - a traceback only if the error is not this provider's
+                "Could not confirm that a process was started (%s). %s. If it is needed, start %r yourself.",
+                type(error).__name__, str(error).removesuffix("."), self.bpm_name,
+                exc_info=None if isinstance(error, (AstroZeroError, ValueError)) else error,
+            )  # fmt: skip
 
 
 def _hook(conn_id: str) -> Any:

@@ -1,8 +1,9 @@
-"""Polling: run one wait to its end, build the query of a poll, and compute when the next poll is due."""
+"""Polls for one wait, builds the query of a poll, and computes when the next poll is due."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client import search
@@ -28,73 +29,58 @@ MAX_BACKOFF_SECONDS = 60.0  # between two polls of a server that is down, unless
 MAX_RETRY_AFTER_SECONDS = 600.0  # that a Retry-After header is obeyed
 
 
-def run_wait(
-    wait: BaseWait[Any],
-    *,
-    settings: Settings,
-    poll_interval: float,
-    log: Callable[[LogNote], None],
-    clock: Callable[[], Moment],
-    jitter: Callable[[], float] = random.random,
-    meter: Meter = NULL_METER,
-) -> Flow[None]:
-    """Run one wait to its end: pause and poll until it ends.
+@dataclass(frozen=True, kw_only=True)
+class WorkerPolling:
+    """Polls for one wait at a time, as a worker does.
 
-    :param wait: the wait.
     :param settings: the environment.
-    :param poll_interval: seconds between two polls.
     :param log: called with each change, and with nothing while nothing changes.
     :param clock: returns the current moment.
     :param jitter: returns a random number from 0 to 1.
     :param meter: counts the polls.
     """
-    failures = PollFailures()
-    while wait.ending is None:
-        yield Sleep(next_delay(wait, poll_interval, failures, clock(), jitter()))
-        failures.record((yield from poll_once(wait, settings=settings, log=log, clock=clock, meter=meter)))
 
+    settings: Settings
+    log: Callable[[LogNote], None]
+    clock: Callable[[], Moment]
+    jitter: Callable[[], float] = random.random
+    meter: Meter = NULL_METER
 
-def poll_until_conclusive(
-    wait: InstanceWait,
-    *,
-    settings: Settings,
-    again_after: float,
-    log: Callable[[LogNote], None],
-    clock: Callable[[], Moment],
-    jitter: Callable[[], float] = random.random,
-    meter: Meter = NULL_METER,
-) -> Flow[None]:
-    """Poll for one wait, and again while polls fail or do not show the instance.
+    def run_wait(self, wait: BaseWait[Any], poll_interval: float) -> Flow[None]:
+        """Run a wait to its end: pause and poll until it ends.
 
-    :param again_after: seconds until the next poll.
+        :param poll_interval: seconds between two polls.
+        """
+        failures = PollFailures()
+        while wait.ending is None:
+            yield self._pause(wait, poll_interval, failures)
+            failures.record((yield from self.poll_once(wait)))
 
-    The other parameters are those of ``run_wait``.
-    """
-    failures = PollFailures()
-    failures.record((yield from poll_once(wait, settings=settings, log=log, clock=clock, meter=meter)))
-    while wait.is_inconclusive():
-        yield Sleep(next_delay(wait, again_after, failures, clock(), jitter()))
-        failures.record((yield from poll_once(wait, settings=settings, log=log, clock=clock, meter=meter)))
+    def poll_until_conclusive(self, wait: InstanceWait, again_after: float) -> Flow[None]:
+        """Poll, and again while polls fail or do not show the instance.
 
+        :param again_after: seconds until the next poll.
+        """
+        failures = PollFailures()
+        failures.record((yield from self.poll_once(wait)))
+        while wait.is_inconclusive():
+            yield self._pause(wait, again_after, failures)
+            failures.record((yield from self.poll_once(wait)))
 
-def poll_once(
-    wait: BaseWait[Any],
-    *,
-    settings: Settings,
-    log: Callable[[LogNote], None],
-    clock: Callable[[], Moment],
-    meter: Meter = NULL_METER,
-) -> Flow[CallError | None]:
-    """Poll once for one wait, and return the ``failure`` of the findings."""
-    began = clock()
-    findings = yield from query_for_waits([wait], settings)
-    wait.grace = settings.start_grace
-    wait.record_poll(findings, began.steady, clock(), settings.connection)
-    count_poll(meter, failed=findings.has_gaps)
-    for note in wait.notes:
-        log(note)
-    wait.notes.clear()
-    return findings.failure
+    def poll_once(self, wait: BaseWait[Any]) -> Flow[CallError | None]:
+        """Poll once, and return the ``failure`` of the findings."""
+        began = self.clock()
+        findings = yield from query_for_waits([wait], self.settings)
+        wait.grace = self.settings.start_grace
+        wait.record_poll(findings, began.steady, self.clock(), self.settings.connection)
+        count_poll(self.meter, failed=findings.has_gaps)
+        for note in wait.notes:
+            self.log(note)
+        wait.notes.clear()
+        return findings.failure
+
+    def _pause(self, wait: BaseWait[Any], interval: float, failures: PollFailures) -> Sleep:
+        return Sleep(next_delay(wait, interval, failures, self.clock(), self.jitter()))
 
 
 class PollFailures:

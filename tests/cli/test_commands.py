@@ -200,6 +200,17 @@ class TestReadCommands:
             {"count": 3, "share": 0.5, "flags": [True, None], "nested": {"big": 10**20}, "text": "1e3"}
         ]
 
+    def test_plain_columns_are_as_wide_as_they_show(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Console().print_as(
+            [{"name": "供应商", "key": "[b]007", "end": None}, {"name": "x", "key": "", "end": "y" * 300}],
+            "plain",
+        )
+        assert capsys.readouterr().out.splitlines() == [
+            "name    key     end",
+            "供应商  [b]007",
+            f"x               {'y' * 300}",
+        ]
+
     def test_list_without_results(self, run: Run) -> None:
         assert run("list").out == "No data found\n"
         assert run("list", "--output", "plain").out == "No data found\n"

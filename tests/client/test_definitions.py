@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.client import definitions, operations
-from airflow_provider_astrobpm.client.definitions import Variables, chosen, nearest, variables_of, why_unknown
+from airflow_provider_astrobpm.client.definitions import Variables, chosen, variables_of, why_unknown
 from airflow_provider_astrobpm.client.errors import UnknownVariablesError
+from airflow_provider_astrobpm.client.validation import nearest
 from airflow_provider_astrobpm.client.wire import BpmDefinition
 
 NAMES = ("supplier", "country", "risk_class")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_astrobpm.client.key_form import AS_SENT, KeyForm, KeyForms
+from airflow_provider_astrobpm.client.key_form import KeyForm, KeyForms
 
 KEY = "orders.Approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
 
@@ -12,8 +12,8 @@ KEY = "orders.Approve.scheduled__2026-11-24T0-zld2ojgxmkbhmtqy-1"
 @pytest.mark.parametrize(
     ("shown", "form"),
     [
-        (KEY, AS_SENT),
-        (f"{KEY}    ", AS_SENT),
+        (KEY, KeyForm()),
+        (f"{KEY}    ", KeyForm()),
         (KEY.upper(), KeyForm(case="upper")),
         (KEY.lower(), KeyForm(case="lower")),
         (KEY[:50], KeyForm(length=50)),

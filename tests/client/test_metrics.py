@@ -152,10 +152,8 @@ def test_wait_with_two_polls_on_a_worker(
 
     with BpmClient(settings, tokens=TokenCache(), sleep=sleep, meter=recorder) as client:
         awaited = InstanceWait(WaitCondition(), instance_id=instance_id)
-        flow = polling.run_wait(
-            awaited, settings=settings, poll_interval=60, log=print, clock=client.now, meter=client.meter
-        )
-        client.run(flow)
+        worker = polling.WorkerPolling(settings=settings, log=print, clock=client.now, meter=client.meter)
+        client.run(worker.run_wait(awaited, 60))
     assert awaited.result().state == "Completed OK"
     assert (recorder.seen["polls"], "poll_errors" in recorder.seen) == (2, False)
     assert recorder.seen["requests.query"] == emulator.counts()["query"]
@@ -168,10 +166,8 @@ def test_failed_polls_on_a_worker(settings: Settings, recorder: Recorder, emulat
     once = replace(settings, max_attempts=1)
     with BpmClient(once, tokens=TokenCache(), sleep=lambda _: None, meter=recorder) as client:
         awaited = InstanceWait(WaitCondition(), instance_id=instance_id)
-        flow = polling.poll_until_conclusive(
-            awaited, settings=once, again_after=1, log=print, clock=client.now, meter=client.meter
-        )
-        client.run(flow)
+        worker = polling.WorkerPolling(settings=once, log=print, clock=client.now, meter=client.meter)
+        client.run(worker.poll_until_conclusive(awaited, 1))
     assert (recorder.seen["polls"], recorder.seen["poll_errors"]) == (2, 1)
 
 

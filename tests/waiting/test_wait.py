@@ -86,29 +86,18 @@ class ScriptedServer:
         return awaited.result()
 
     def run(self, awaited: wait.BaseWait[Any], *, poll_interval: float = 60, jitter: float = 0.0) -> None:
-        self.drive(
-            polling.run_wait(
-                awaited,
-                settings=self.settings,
-                poll_interval=poll_interval,
-                log=self.notes.append,
-                clock=self.moment,
-                jitter=lambda: jitter,
-            )
-        )
+        self.drive(self.polling(jitter).run_wait(awaited, poll_interval))
 
     def poll(self, awaited: wait.InstanceWait, again_after: float | None = None) -> None:
-        options: dict[str, Any] = {
-            "settings": self.settings,
-            "log": self.notes.append,
-            "clock": self.moment,
-        }
         if again_after is None:
-            self.drive(polling.poll_once(awaited, **options))
+            self.drive(self.polling().poll_once(awaited))
         else:
-            self.drive(
-                polling.poll_until_conclusive(awaited, again_after=again_after, jitter=lambda: 0.0, **options)
-            )
+            self.drive(self.polling().poll_until_conclusive(awaited, again_after))
+
+    def polling(self, jitter: float = 0.0) -> polling.WorkerPolling:
+        return polling.WorkerPolling(
+            settings=self.settings, log=self.notes.append, clock=self.moment, jitter=lambda: jitter
+        )
 
     def drive(self, plan: Flow[Any]) -> None:
         result: PollResult = None
