@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm._airflow import stats
-from airflow_provider_astrobpm._airflow import user_action as trigger_kill
+from airflow_provider_astrobpm._airflow import stats, user_action
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.client.metrics import BufferedMeter
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
@@ -18,7 +17,6 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from airflow_provider_astrobpm.task_base import termination as task_kill
 from airflow_provider_astrobpm.triggers import base
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 from tests.support.task_instance import FakeTaskInstance
@@ -128,7 +126,7 @@ def test_counts_starts_and_adoptions_of_a_batch(tally: BufferedMeter) -> None:
 
 
 def test_counts_a_kill_on_a_worker(tally: BufferedMeter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_kill, "task_state", lambda _task: "failed")
+    monkeypatch.setattr(user_action, "task_state", lambda _task: "failed")
     operator = start(wait_for_completion=True, deferrable=False, timeout=0.001)
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     push = ti.xcom_push
@@ -154,9 +152,9 @@ def test_counts_a_kill_of_a_deferred_task_but_no_triggerer_restart(
     state: str, tally: BufferedMeter, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance_id = emulator.start(BPM)["id"]
-    monkeypatch.setattr(trigger_kill, "task_state", lambda _task: state)
+    monkeypatch.setattr(user_action, "task_state", lambda _task: state)
     monkeypatch.setattr(
-        trigger_kill, "published_xcom", lambda _task, _key: instance_id if state == "deferred" else None
+        user_action, "published_xcom", lambda _task, _key: instance_id if state == "deferred" else None
     )
     trigger = AstroZeroBpmInstanceTrigger(
         astro_zero_conn_id="astro_zero_default", instance_id=instance_id, terminate_on_kill=True

@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.client.instance import BpmInstance
@@ -324,7 +325,7 @@ class TestKillOnWorker:
                 value: str | None = state
                 return value
 
-            monkeypatch.setattr(termination, "task_state", state_of)
+            monkeypatch.setattr(user_action, "task_state", state_of)
 
         return say
 
@@ -384,7 +385,7 @@ class TestKillOnWorker:
         """The signal may come while the task itself talks to Airflow and holds its lock."""
         monkeypatch.setattr(termination, "STATE_PATIENCE", 0.1)
         done = threading.Event()
-        monkeypatch.setattr(termination, "task_state", lambda _task: done.wait(30))
+        monkeypatch.setattr(user_action, "task_state", lambda _task: done.wait(30))
         task = operator(poll_interval=1, deferrable=False)
 
         def interrupted(_seconds: float) -> None:
