@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 
 from airflow_provider_astrobpm._airflow.xcom_keys import WAIT_FINISHED
+from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.starting.business_keys import Region
 
 if TYPE_CHECKING:
@@ -155,7 +156,10 @@ def judge(state: str | None, published: Published = Published.NOT_READ) -> TaskV
     return _VERDICTS.get(state, dict.fromkeys(Published, TaskVerdict.UNKNOWN_STATE))[published]
 
 
-_warm_up: asyncio.Task[None] | None = None
+_WARM_UPS: list[asyncio.Task[None]] = []
+"""The one read in advance. The event loop itself keeps only weak references to tasks."""
+
+process_state.register(_WARM_UPS.clear)
 
 
 def warm_up(task: TaskInstanceRef) -> None:
@@ -163,9 +167,8 @@ def warm_up(task: TaskInstanceRef) -> None:
 
     :param task: any task instance that waits.
     """
-    global _warm_up  # noqa: PLW0603 - the event loop itself keeps only weak references to tasks
-    if _warm_up is None:
-        _warm_up = Context().run(asyncio.get_running_loop().create_task, _observe_ahead(task))
+    if not _WARM_UPS:
+        _WARM_UPS.append(Context().run(asyncio.get_running_loop().create_task, _observe_ahead(task)))
 
 
 async def _observe_ahead(task: TaskInstanceRef) -> None:

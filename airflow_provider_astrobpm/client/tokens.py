@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import os
 import threading
 import time
 from concurrent.futures import Future
@@ -20,7 +19,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client import operations, process_state
 from airflow_provider_astrobpm.client.csrf import CsrfMemory
 from airflow_provider_astrobpm.client.errors import (
     AstroZeroError,
@@ -303,4 +302,4 @@ def credential_key(settings: Settings) -> Hashable:
 TOKENS = TokenCache()
 """The token cache of this process."""
 
-os.register_at_fork(after_in_child=TOKENS.clear)
+process_state.register(TOKENS.clear, after_fork=True)

@@ -17,6 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef, warm_up, why_not_user_action
 from airflow_provider_astrobpm._airflow.version_compat import triggers_have_on_kill
+from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.triggers import task_instance_id
 from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
 from airflow_provider_astrobpm.waiting.condition import CONDITION_ARGUMENTS, WaitCondition
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_KILLS: set[asyncio.Task[None]] = set()
+RUNNING_KILLS: set[asyncio.Task[None]] = set()
 """Terminations that are running. The event loop itself keeps only weak references to tasks."""
+
+process_state.register(RUNNING_KILLS.clear)
 
 
 class WaitingTrigger(BaseTrigger):
@@ -120,8 +123,8 @@ class WaitingTrigger(BaseTrigger):
         """
         if self.terminate_on_kill and self._awaited_xcom is not None and not self._has_fired:
             kill = asyncio.get_running_loop().create_task(self._kill())
-            _KILLS.add(kill)
-            kill.add_done_callback(_KILLS.discard)
+            RUNNING_KILLS.add(kill)
+            kill.add_done_callback(RUNNING_KILLS.discard)
             await asyncio.shield(kill)
 
     # To be implemented by subclasses.

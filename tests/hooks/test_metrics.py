@@ -133,8 +133,8 @@ def test_meter_is_active_only_if_airflow_metrics_are_on(
 def test_stats_library_is_not_loaded_if_metrics_are_off() -> None:
     code = (
         "import sys\n"
-        "from airflow_provider_astrobpm.hooks import metrics\n"
-        "metrics.prepare(); metrics.meter().count('polls'); metrics.meter().flush()\n"
+        "from airflow_provider_astrobpm._airflow import stats\n"
+        "stats.prepare(); stats.meter().count('polls'); stats.meter().flush()\n"
         "assert 'statsd' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60, cwd=ROOT)

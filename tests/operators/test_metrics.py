@@ -163,7 +163,7 @@ def test_counts_a_kill_of_a_deferred_task_but_no_triggerer_restart(
 
     async def killed() -> None:
         await trigger.on_kill()
-        await asyncio.gather(*base._KILLS)
+        await asyncio.gather(*base.RUNNING_KILLS)
 
     asyncio.run(killed())
     assert of_starts(tally) == ({"kills": 1, "requests.terminate": 1} if state == "failed" else {})
