@@ -242,7 +242,7 @@ class WaitingOperator(AstroZeroBaseOperator):
         raise NotImplementedError
 
     def _trigger_for(self, awaited: Any) -> WaitingTrigger:
-        """Return the trigger for a wait; without a wait it only proves that the trigger can be created."""
+        """Return the trigger for a wait; without a wait, for a check before anything is started."""
         raise NotImplementedError
 
     def _event_for(self, awaited: Any) -> dict[str, Any]:
@@ -305,13 +305,19 @@ class WaitingOperator(AstroZeroBaseOperator):
 
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger  # noqa: PLC0415
 
-        trigger = AstroZeroBpmInstanceTrigger(
+        return AstroZeroBpmInstanceTrigger(
             seen=msgspec.to_builtins(awaited.seen) if awaited and awaited.seen else None,
             **self._common_trigger_kwargs(awaited),
             **arguments,
         )
-        json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
-        return trigger
+
+    def _check_deferral(self) -> None:
+        """If the task will defer, check that its trigger can be created and is plain JSON, before anything is started.
+
+        A deferral with another trigger would fail with the instance already started.
+        """
+        if self.deferrable and self.wait_for_completion:
+            json.dumps(self._trigger_for(None).serialize())
 
     def _defer(self, awaited: BaseWait[Any]) -> NoReturn:
         backstop = None

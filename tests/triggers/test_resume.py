@@ -21,12 +21,13 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef
-from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client import errors, operations
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.task_base import termination
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 from airflow_provider_astrobpm.waiting import event_payload
 
 UNKNOWN = [
@@ -123,7 +124,7 @@ class TestAnotherInstanceUnderTheId:
         seen = BpmInstance(id=instance_id, name="Another", state="Running")
         timed_out = event_payload.dump(errors.WaitTimeoutError("it", 0, seen))
         with pytest.raises(
-            errors.WaitTimeoutError, match=f"By 'on_timeout' '{action}' was tried. .* is another one"
+            errors.WaitTimeoutError, match=f"By 'on_timeout' '{action}' was tried. .* is not the same as before"
         ):
             operator(timeout=60, on_timeout=action).resume_execution(
                 "execute_complete", {"event": timed_out}, context
@@ -310,6 +311,43 @@ class TestDeferring:
         with pytest.raises(TypeError, match="JSON"):
             make_runner().run(lambda: unstorable)
         assert not any(emulator.counts().values())
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"deferrable": False, "states": ["Waiting for user interaction"]},
+            {"deferrable": True, "wait_for_completion": False},
+        ],
+        ids=str,
+    )
+    def test_builds_no_trigger_in_a_task_that_does_not_defer(
+        self,
+        arguments: dict[str, Any],
+        emulator: EmulatorControl,
+        make_runner: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("a trigger is built")
+
+        monkeypatch.setattr(AstroZeroBpmInstanceTrigger, "__init__", refuse)
+        make_runner().run(lambda: operator(**arguments))
+        assert emulator.counts()["start"] == 1
+
+    def test_encodes_its_variables_once(
+        self, emulator: EmulatorControl, make_runner: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built: list[Any] = []
+        start = operations.start
+
+        def noted(*name: str, **arguments: Any) -> Any:
+            built.append(arguments["variables"])
+            return start(*name, **arguments)
+
+        monkeypatch.setattr(operations, "start", noted)
+        make_runner().run(lambda: operator(wait_for_completion=False, variables={"applicant": "Li"}))
+        assert built == [{"applicant": "Li"}]
+        assert emulator.counts()["start"] == 1
 
 
 class TestKillOnWorker:
