@@ -9,13 +9,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client.errors import AstroZeroError, PreparationError
+from airflow_provider_astrobpm.waiting.wait import BaseWait
 
 if TYPE_CHECKING:
+    from airflow_provider_astrobpm.client.errors import CallError
     from airflow_provider_astrobpm.client.moment import Moment
-    from airflow_provider_astrobpm.waiting.wait import BaseWait
+    from airflow_provider_astrobpm.client.search import SearchRequest
+    from airflow_provider_astrobpm.client.search_result import SearchResult
 
 FIRST_RETRY_SECONDS = 1.0  # after the first failed read; doubled after each further one
 MAX_RETRY_SECONDS = 60.0
+
+
+class LookupWait(BaseWait[None]):
+    """A wait that only tolerates failed reads, for lookups before the actual wait. It has no deadline and no polls."""
+
+    __slots__ = ()
+
+    def __init__(self, max_poll_failure_time: float) -> None:
+        super().__init__(None, max_poll_failure_time)
+
+    def add_to_query(self, sought: SearchRequest) -> None:
+        """Add nothing."""
+
+    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+        return None
 
 
 def record_failed_read(

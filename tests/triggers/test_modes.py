@@ -173,7 +173,7 @@ CASES = {
         errors.UnexpectedAnswerError,
         may_be_open=True,
         arguments=(("max_poll_failure_time", 0),),
-        words="twice in the list of state 'Waiting for user interaction', with state",
+        words="twice in the list of state 'Waiting for user interaction' with different values: state",
     ),
     "refused credentials": Case(refuse_credentials, errors.AuthenticationError, may_be_open=True),
 }

@@ -124,7 +124,8 @@ class TestAnotherInstanceUnderTheId:
         seen = BpmInstance(id=instance_id, name="Another", state="Running")
         timed_out = event_payload.dump(errors.WaitTimeoutError("it", 0, seen))
         with pytest.raises(
-            errors.WaitTimeoutError, match=f"By 'on_timeout' '{action}' was tried. .* is not the same as before"
+            errors.WaitTimeoutError,
+            match=f"By 'on_timeout' '{action}' was tried. .* is not the same as before",
         ):
             operator(timeout=60, on_timeout=action).resume_execution(
                 "execute_complete", {"event": timed_out}, context
