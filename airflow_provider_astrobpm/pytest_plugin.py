@@ -33,15 +33,13 @@ def astro_zero_emulator(
 
     The test fails if an action that it planned does not happen.
     """
-    from airflow_provider_astrobpm.client.tokens import TOKENS  # noqa: PLC0415
+    from airflow_provider_astrobpm.client import process_state  # noqa: PLC0415
     from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator  # noqa: PLC0415
 
     emulator = AstroZeroEmulator(astro_zero_emulator_server, monkeypatch.setenv)
     emulator.reset()
     emulator.connect()
-    # Forget what this process learned about the server in an earlier test.
-    TOKENS.clear()
-    monkeypatch.setattr("airflow_provider_astrobpm.client.search._ENDPOINTS", {})
+    process_state.reset()
     yield emulator
     if not emulator.is_checked:  # a test that requested the fixture at run time, or a unittest test
         emulator.assert_all_happened()

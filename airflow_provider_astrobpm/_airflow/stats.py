@@ -8,13 +8,13 @@ are lost.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.client.metrics import METRICS, NULL_METER, POLLS, BufferedMeter
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class StatsMeter(BufferedMeter):
 METER = StatsMeter()
 """The meter of this process."""
 
-os.register_at_fork(after_in_child=METER.clear)
+process_state.register(METER.clear, after_fork=True)
 
 
 def meter() -> Meter:

@@ -1,22 +1,41 @@
-"""Decides whether a trigger was cancelled because a user ended its task, or for a reason that must not terminate anything.
+"""Decides whether a user ended a task, for its process on a worker and for its trigger.
 
-Airflow does not say why it cancels a trigger. A triggerer that comes back after another took over its triggers cancels them
-just like one whose task was marked as failed. So the trigger reads the state of its task instance.
+Airflow stops processes and cancels triggers for many reasons. This is what it tells:
 
-| the task instance is                                          | conclusion                 |
-|---------------------------------------------------------------|----------------------------|
-| deferred or running, and still waits for the same             | no user action             |
-| deferred or running, and waits for something else             | a user cleared the task    |
-| running, scheduled or queued, unknown what it waits for       | undecided: read it again   |
-| the same, after the last attempt                              | a user cleared the task    |
-| to be retried                                                 | no user action             |
-| ended, and it published that its wait had ended               | no user action             |
-| ended otherwise, or deleted with its run                      | a user ended the task      |
-| unreadable                                                    | counts as no user action   |
+| Airflow                                               | 3.0 to 3.2        | 3.3         | 3.4                          |
+|-------------------------------------------------------|-------------------|-------------|------------------------------|
+| stops a process that must end, without a reason       | by SIGTERM        | the same    | the same                     |
+| cancels a trigger that must end, without a reason     | yes               | yes         | yes                          |
+| calls the trigger's ``on_kill``, if its wait is over  | no                | yes         | yes                          |
+| the same, if another triggerer has taken over         | no                | yes         | no                           |
+| returns the state of a task instance                  | yes               | yes         | in a loop of the newest iteration |
+| returns the states of ended iterations, to workers    | there are none    | the same    | yes                          |
+| returns the XComs of a task                           | of the latest try | the same    | of the try that asks, unless it was replaced |
 
-From Airflow 3.4 on, a trigger reads XComs as the try that waits. In a loop nothing else can read them, and Airflow refuses to
-serve a replaced try. Outside of loops, the next try's XComs are read then. In a loop, a replaced try was cleared, by itself or
-together with an earlier iteration.
+A wait is over for Airflow if a user ended the task, but also if the trigger has fired. So the state of the task instance decides,
+and in the triggerer what its try has published: that its wait has ended, if the task has ended, and otherwise what it waits for.
+A worker has no time to read that.
+
+| the task instance is                                           | published      | verdict       |
+|----------------------------------------------------------------|----------------|---------------|
+| deleted                                                        | anything       | ended by user |
+| failed, success, skipped, upstream_failed, removed, restarting | this wait      | finished      |
+| failed, success, skipped, upstream_failed, removed, restarting | anything else  | ended by user |
+| deferred, running                                              | this wait      | still waiting |
+| deferred, running                                              | not read       | still waiting |
+| deferred, running                                              | another wait   | ended by user |
+| deferred, running                                              | try replaced   | ended by user |
+| deferred                                                       | nothing        | unknown       |
+| running                                                        | nothing        | undecided     |
+| scheduled, queued                                              | anything       | undecided     |
+| up_for_retry, up_for_reschedule                                | anything       | retried       |
+| in another state                                               | anything       | unknown state |
+
+If the verdict is undecided, a trigger reads again. If it stays undecided, a user cleared the task. Only "ended by user" lets a
+worker terminate anything. Something that cannot be read proves nothing.
+
+If Airflow 3.4 refuses XComs because the try was replaced, the next try's XComs are read. In a loop Airflow refuses those as well.
+There a replaced try was cleared, by itself or together with an earlier iteration.
 """
 
 from __future__ import annotations
@@ -34,6 +53,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 
 from airflow_provider_astrobpm._airflow.xcom_keys import WAIT_FINISHED
+from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.starting.business_keys import Region
 
@@ -86,7 +106,62 @@ class ReplacedTryError(Exception):
     """The try that waited was replaced by another one, and neither can be read."""
 
 
-_warm_up: asyncio.Task[None] | None = None
+class Published(Enum):
+    """What the try that waits has published, compared with the wait that was stopped."""
+
+    THIS_WAIT = "this wait"
+    ANOTHER_WAIT = "another wait"
+    NOTHING = "nothing"
+    TRY_REPLACED = "try replaced"
+    NOT_READ = "not read"
+
+
+class TaskVerdict(Enum):
+    """Why a user did not end the task, or ``None`` if a user ended it."""
+
+    ENDED_BY_USER = None
+    UNDECIDED = "its task is running or about to run"
+    STILL_WAITING = "its task is still waiting for it, because another triggerer has taken over"
+    UNKNOWN = "its task is waiting again, and it is unknown for which instance"
+    UNKNOWN_STATE = "the state of its task is none that a user sets"
+    FINISHED = "its task has finished the wait, because another triggerer had taken over"
+    RETRIED = "its task will be retried"
+
+
+ENDED_STATES = ("failed", "success", "skipped", "upstream_failed", "removed")
+_WAITING_VERDICTS = {
+    Published.THIS_WAIT: TaskVerdict.STILL_WAITING,
+    Published.NOT_READ: TaskVerdict.STILL_WAITING,
+    Published.ANOTHER_WAIT: TaskVerdict.ENDED_BY_USER,
+    Published.TRY_REPLACED: TaskVerdict.ENDED_BY_USER,
+}
+_ENDED_VERDICTS = {
+    **dict.fromkeys(Published, TaskVerdict.ENDED_BY_USER),
+    Published.THIS_WAIT: TaskVerdict.FINISHED,
+}
+_VERDICTS: dict[str | None, dict[Published, TaskVerdict]] = {
+    None: dict.fromkeys(Published, TaskVerdict.ENDED_BY_USER),
+    **dict.fromkeys((*ENDED_STATES, "restarting"), _ENDED_VERDICTS),
+    "deferred": {**_WAITING_VERDICTS, Published.NOTHING: TaskVerdict.UNKNOWN},
+    "running": {**_WAITING_VERDICTS, Published.NOTHING: TaskVerdict.UNDECIDED},
+    **dict.fromkeys(("scheduled", "queued"), dict.fromkeys(Published, TaskVerdict.UNDECIDED)),
+    **dict.fromkeys(("up_for_retry", "up_for_reschedule"), dict.fromkeys(Published, TaskVerdict.RETRIED)),
+}
+
+
+def judge(state: str | None, published: Published = Published.NOT_READ) -> TaskVerdict:
+    """Return whether a user ended a task, as the table above has it.
+
+    :param state: the state of the task instance; ``None`` if it was deleted.
+    :param published: what its try has published.
+    """
+    return _VERDICTS.get(state, dict.fromkeys(Published, TaskVerdict.UNKNOWN_STATE))[published]
+
+
+_WARM_UPS: list[asyncio.Task[None]] = []
+"""The one read in advance. The event loop itself keeps only weak references to tasks."""
+
+process_state.register(_WARM_UPS.clear)
 
 
 def warm_up(task: TaskInstanceRef) -> None:
@@ -94,9 +169,8 @@ def warm_up(task: TaskInstanceRef) -> None:
 
     :param task: any task instance that waits.
     """
-    global _warm_up  # noqa: PLW0603 - the event loop itself keeps only weak references to tasks
-    if _warm_up is None:
-        _warm_up = Context().run(asyncio.get_running_loop().create_task, _observe_ahead(task))
+    if not _WARM_UPS:
+        _WARM_UPS.append(Context().run(asyncio.get_running_loop().create_task, _observe_ahead(task)))
 
 
 async def _observe_ahead(task: TaskInstanceRef) -> None:
@@ -119,51 +193,51 @@ async def why_not_user_action(task: TaskInstanceRef, key: str, awaited: str) -> 
             again = Backoff(OBSERVATION_DELAY_SECONDS, factor=1, jitter=0.2)
             await asyncio.sleep(again.pause(attempt, random.random()))  # noqa: S311 - jitter
         try:
-            observation = await sync_to_async(_observe)(task, key, awaited)
+            verdict = await sync_to_async(_observe)(task, key, awaited)
         except Exception as error:  # noqa: BLE001 - any error means that nothing is known
             reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
-            if observation is not _TaskStatus.UNDECIDED:
-                reason = observation.value
+            if verdict is not TaskVerdict.UNDECIDED:
+                reason = verdict.value
                 break
             reason = None
     return reason
 
 
-class _TaskStatus(Enum):
-    """What a task instance shows about its wait: why it was no user action, or ``None`` if a user ended the wait."""
-
-    ENDED_BY_USER = None
-    UNDECIDED = "its task is running or about to run"
-    STILL_WAITING = "its task is still waiting for it, because another triggerer has taken over"
-    UNKNOWN = "its task is waiting again, and it is unknown for which instance"
-    FINISHED = "its task has finished the wait, because another triggerer had taken over"
-    RETRIED = "its task will be retried"
-
-
-def _observe(task: TaskInstanceRef, key: str, awaited: str) -> _TaskStatus:
-    try:
-        return _observed_state(task, key, awaited)
-    except ReplacedTryError:
-        return _TaskStatus.ENDED_BY_USER
-
-
-def _observed_state(task: TaskInstanceRef, key: str, awaited: str) -> _TaskStatus:
+def _observe(task: TaskInstanceRef, key: str, awaited: str) -> TaskVerdict:
     state = task_state(task)
-    if state in {"up_for_retry", "up_for_reschedule"}:
-        return _TaskStatus.RETRIED
-    if state in {"scheduled", "queued"}:
-        return _TaskStatus.UNDECIDED
     if state in {"deferred", "running"}:
-        own = published_xcom(task, key)
-        if own is None:
-            return _TaskStatus.UNKNOWN if state == "deferred" else _TaskStatus.UNDECIDED
-        return _TaskStatus.STILL_WAITING if own == awaited else _TaskStatus.ENDED_BY_USER
-    return (
-        _TaskStatus.FINISHED
-        if state is not None and published_xcom(task, WAIT_FINISHED) == awaited
-        else _TaskStatus.ENDED_BY_USER
-    )
+        decisive = key
+    elif _VERDICTS.get(state) is _ENDED_VERDICTS:
+        decisive = WAIT_FINISHED
+    else:
+        return judge(state)
+    try:
+        value = published_xcom(task, decisive)
+    except ReplacedTryError:
+        return judge(state, Published.TRY_REPLACED)
+    if value is None:
+        return judge(state, Published.NOTHING)
+    return judge(state, Published.THIS_WAIT if value == awaited else Published.ANOTHER_WAIT)
+
+
+def state_on_worker(task: TaskInstanceRef) -> str | None:
+    """Return the state of the task instance whose process this is; ``None`` if it was deleted.
+
+    For a task in a loop Airflow returns the state of the newest iteration. For iterations that have ended it also returns
+    their region, which identifies the own one.
+    """
+    state = task_state(task)
+    if task.region is None or state not in ENDED_STATES:
+        return state
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
+
+    for one in RuntimeTaskInstance.get_task_breadcrumbs(task.dag_id, task.run_id):
+        region = str(one.get("region_id")), one.get("region_index")
+        if one["task_id"] == task.task_id and region == task.region:
+            ended: str = one["state"]
+            return ended
+    return "running"
 
 
 def task_state(task: TaskInstanceRef) -> str | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.client import operations, states, validation
+from airflow_provider_astrobpm.client import operations, process_state, states, validation
 from airflow_provider_astrobpm.client.errors import CallError
 from airflow_provider_astrobpm.client.key_form import BusinessKey, KeyForm
 from airflow_provider_astrobpm.client.search_result import SearchResult
@@ -72,6 +72,7 @@ class EndpointTraits:
 
 
 _ENDPOINTS: dict[str, EndpointTraits] = {}
+process_state.register(_ENDPOINTS.clear)
 
 
 def traits_of_endpoint(base_url: str) -> EndpointTraits:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import os
 import threading
 import time
 from concurrent.futures import Future
@@ -20,7 +19,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.client import operations
+from airflow_provider_astrobpm.client import operations, process_state
 from airflow_provider_astrobpm.client.csrf import CsrfMemory
 from airflow_provider_astrobpm.client.drivers import drive, drive_async
 from airflow_provider_astrobpm.client.errors import (
@@ -286,4 +285,4 @@ def credential_key(settings: Settings) -> Hashable:
 TOKENS = TokenCache()
 """The token cache of this process."""
 
-os.register_at_fork(after_in_child=TOKENS.clear)
+process_state.register(TOKENS.clear, after_fork=True)

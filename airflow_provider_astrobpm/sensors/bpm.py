@@ -129,7 +129,7 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
                 return self._end(awaited.result)
         if not self.deferrable or self.silent_fail:
             return self._poke_until_end(context, awaited)
-        self._trigger_for(None)
+        self._check_deferral()
         self._publish(self.instance_id, context)
         with alarm_as_deadline(awaited, connection=self.astro_zero_conn_id):
             self.hook.poll_once(awaited)

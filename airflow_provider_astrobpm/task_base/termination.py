@@ -4,8 +4,8 @@ The handler interrupts the task anywhere, even while it holds a lock or requests
 threads with their own client and token, and with a time limit: Airflow kills the process five seconds after it has asked
 the process to stop.
 
-Airflow stops task processes for many reasons. An instance is terminated only if the state of the task was read and a user has
-set that state.
+Airflow stops task processes for many reasons. An instance is terminated only if the state of the task shows that a user ended it
+(``_airflow.user_action``).
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from airflow_provider_astrobpm._airflow import stats
-from airflow_provider_astrobpm._airflow.user_action import task_state
+from airflow_provider_astrobpm._airflow import stats, user_action
 from airflow_provider_astrobpm.client import actions, search
 from airflow_provider_astrobpm.client.key_form import KeyForms
 from airflow_provider_astrobpm.client.key_search import KeyMatches, list_matches
@@ -47,10 +46,6 @@ class KillTarget(NamedTuple):
     def __str__(self) -> str:
         return f"Instance {self.instance_id!r}" if self.instance_id else f"Business key {self.business_key!r}"
 
-
-ENDED_STATES = ("failed", "success", "skipped", "upstream_failed", "removed")
-STATES_SET_BY_USER = (None, *ENDED_STATES, "restarting")
-"""The states in which a running task can only be if a user changed its state; ``None`` if the task is gone with its run."""
 
 STATE_PATIENCE = 1.5  # seconds to read the state of the task
 PATIENCE = 3.0  # seconds to terminate
@@ -129,33 +124,15 @@ def was_ended_by_user(task: TaskInstanceRef, what: str, log: Any) -> bool:
     :param what: the instance or batch of the task, as the beginning of a sentence.
     :param log: the log of the task.
     """
-    seen = _run_with_timeout(STATE_PATIENCE, lambda: _own_state(task))
-    if seen.failure is None and seen.value in STATES_SET_BY_USER:
+    seen = _run_with_timeout(STATE_PATIENCE, lambda: user_action.state_on_worker(task))
+    verdict = user_action.judge(seen.value)
+    if seen.failure is None and verdict is user_action.TaskVerdict.ENDED_BY_USER:
         return True
     why = seen.failure or f"the task is {seen.value}"
     log.warning(
         "The task process is stopping, but no user ended the task (%s). Not terminating: %s", why, what
     )
     return False
-
-
-def _own_state(task: TaskInstanceRef) -> str | None:
-    """Return the state of the task instance; ``None`` if it is gone with its run.
-
-    For a task in a loop Airflow returns the state of the newest iteration. For iterations that have ended it also returns
-    their region, which identifies the own one.
-    """
-    state = task_state(task)
-    if task.region is None or state not in ENDED_STATES:
-        return state
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
-
-    for one in RuntimeTaskInstance.get_task_breadcrumbs(task.dag_id, task.run_id):
-        region = str(one.get("region_id")), one.get("region_index")
-        if one["task_id"] == task.task_id and region == task.region:
-            ended: str = one["state"]
-            return ended
-    return "running"
 
 
 def _terminate_and_log(work: Callable[[], str], what: str, log: Any, tally: BufferedMeter) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import abstractmethod
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -187,9 +188,9 @@ class WaitingOperator(AstroZeroBaseOperator):
             failure = AstroZeroError(f"The trigger failed: {error}")
             return self.execute_complete(context, event_payload.dump(failure))
 
+    @abstractmethod
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
-        raise NotImplementedError
 
     def _look_up_connection(self) -> None:
         """Look up the connection, and retry failed lookups for ``max_poll_failure_time``.
@@ -197,9 +198,9 @@ class WaitingOperator(AstroZeroBaseOperator):
         If all of them fail, the next use of the connection raises the error.
         """
         from airflow_provider_astrobpm.task_base.connection_lookup import look_up_connection  # noqa: PLC0415
-        from airflow_provider_astrobpm.waiting.wait import BaseWait  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting.lookup import LookupWait  # noqa: PLC0415
 
-        look_up_connection(self.hook, BaseWait(None, self.max_poll_failure_time), self.log)
+        look_up_connection(self.hook, LookupWait(self.max_poll_failure_time), self.log)
 
     def _poll_again(self, context: Context, deadline: float | None) -> Any:
         """Poll once, and keep waiting if the wait has not ended yet."""
@@ -237,13 +238,13 @@ class WaitingOperator(AstroZeroBaseOperator):
             self.hook.run_wait(awaited, poll_interval=poll_interval)
         return awaited.result()
 
+    @abstractmethod
     def _new_wait(self, context: Context, deadline: float | None) -> BaseWait[Any]:
         """Return the wait of this task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _trigger_for(self, awaited: Any) -> WaitingTrigger:
-        """Return the trigger for a wait; without a wait it only proves that the trigger can be created."""
-        raise NotImplementedError
+        """Return the trigger for a wait; without a wait, for a check before anything is started."""
 
     def _event_for(self, awaited: Any) -> dict[str, Any]:
         """Return the event that a trigger would fire if the wait had ended in the triggerer."""
@@ -305,13 +306,19 @@ class WaitingOperator(AstroZeroBaseOperator):
 
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger  # noqa: PLC0415
 
-        trigger = AstroZeroBpmInstanceTrigger(
+        return AstroZeroBpmInstanceTrigger(
             seen=msgspec.to_builtins(awaited.seen) if awaited and awaited.seen else None,
             **self._common_trigger_kwargs(awaited),
             **arguments,
         )
-        json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
-        return trigger
+
+    def _check_deferral(self) -> None:
+        """If the task will defer, check that its trigger can be created and is plain JSON, before anything is started.
+
+        A deferral with another trigger would fail with the instance already started.
+        """
+        if self.deferrable and self.wait_for_completion:
+            json.dumps(self._trigger_for(None).serialize())
 
     def _defer(self, awaited: BaseWait[Any]) -> NoReturn:
         backstop = None

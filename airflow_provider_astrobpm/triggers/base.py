@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef, warm_up, why_not_user_action
 from airflow_provider_astrobpm._airflow.version_compat import triggers_have_on_kill
+from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.triggers import task_instance_id
 from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
 from airflow_provider_astrobpm.waiting.condition import CONDITION_ARGUMENTS, WaitCondition
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_KILLS: set[asyncio.Task[None]] = set()
+RUNNING_KILLS: set[asyncio.Task[None]] = set()
 """Terminations that are running. The event loop itself keeps only weak references to tasks."""
+
+process_state.register(RUNNING_KILLS.clear)
 
 
 class WaitingTrigger(BaseTrigger):
@@ -120,35 +124,36 @@ class WaitingTrigger(BaseTrigger):
         """
         if self.terminate_on_kill and self._awaited_xcom is not None and not self._has_fired:
             kill = asyncio.get_running_loop().create_task(self._kill())
-            _KILLS.add(kill)
-            kill.add_done_callback(_KILLS.discard)
+            RUNNING_KILLS.add(kill)
+            kill.add_done_callback(RUNNING_KILLS.discard)
             await asyncio.shield(kill)
 
     # To be implemented by subclasses.
 
     @property
+    @abstractmethod
     def _awaited_xcom(self) -> tuple[str, str] | None:
         """The XCom in which the task publishes what it waits for, and the value for this wait; ``None`` if there is none."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def _subject(self) -> str:
         """What the trigger waits for, as the subject of a log line."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _new_wait(self) -> BaseWait[Any]:
-        raise NotImplementedError
+        """Return the wait of this trigger."""
 
+    @abstractmethod
     def _event(self, ending: Any, waiter: str | None) -> dict[str, Any]:
         """Return the payload of the event.
 
         :param ending: how the wait ended: the success value, or the error.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def _terminate(self, client: AsyncBpmClient) -> str:
         """Terminate what it waits for, unless its wait has ended, and return the result as a log line."""
-        raise NotImplementedError
 
     # Shared by all subclasses.
 
@@ -198,9 +203,9 @@ class WaitingTrigger(BaseTrigger):
         self, read: Callable[[], Awaitable[T]], what: str, awaited: BaseWait[Any] | None = None
     ) -> T:
         """Read something, and retry while the wait tolerates failures; see ``read_with_retries`` for the parameters."""
-        from airflow_provider_astrobpm.waiting.wait import BaseWait  # noqa: PLC0415
+        from airflow_provider_astrobpm.waiting.lookup import LookupWait  # noqa: PLC0415
 
-        wait: BaseWait[Any] = awaited or BaseWait(None, self.max_poll_failure_time)
+        wait: BaseWait[Any] = awaited or LookupWait(self.max_poll_failure_time)
         return await read_with_retries(
             read, what, awaited=wait, connection=self.astro_zero_conn_id, log=self.log
         )

@@ -10,12 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.errors import AstroZeroError, PreparationError
+from airflow_provider_astrobpm.waiting.wait import BaseWait
 
 if TYPE_CHECKING:
+    from airflow_provider_astrobpm.client.errors import CallError
     from airflow_provider_astrobpm.client.moment import Moment
-    from airflow_provider_astrobpm.waiting.wait import BaseWait
+    from airflow_provider_astrobpm.client.search import SearchRequest
+    from airflow_provider_astrobpm.client.search_result import SearchResult
 
 READS = Backoff(first=1, longest=60)
+
+
+class LookupWait(BaseWait[None]):
+    """A wait that only tolerates failed reads, for lookups before the actual wait. It has no deadline and no polls."""
+
+    __slots__ = ()
+
+    def __init__(self, max_poll_failure_time: float) -> None:
+        super().__init__(None, max_poll_failure_time)
+
+    def add_to_query(self, sought: SearchRequest) -> None:
+        """Add nothing."""
+
+    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+        return None
 
 
 def record_failed_read(

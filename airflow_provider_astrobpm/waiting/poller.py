@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.client.metrics import WAITERS, count_poll
 from airflow_provider_astrobpm.client.moment import Moment
@@ -320,6 +321,11 @@ class PollerRegistry:
         """Return the settings with only the fields that a poll depends on."""
         return replace(settings, connection="", timezone=None, start_grace=0, instance_url=None)
 
+    def clear(self) -> None:
+        """Forget all pollers."""
+        with self._lock:
+            self._pollers.clear()
+
     @staticmethod
     def _forget(pollers: dict[Settings, Poller], key: Settings, poller: Poller) -> None:
         if pollers.get(key) is poller:
@@ -328,3 +334,5 @@ class PollerRegistry:
 
 POLLERS = PollerRegistry()
 """The pollers of this process."""
+
+process_state.register(POLLERS.clear)

@@ -13,6 +13,7 @@ Durations are measured on a steady clock. Only the deadline is a wall-clock time
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from copy import copy
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -44,7 +45,7 @@ MIN_MISSING_POLLS = 3  # complete polls in a row that do not show the instance
 MIN_MISSING_SECONDS = 60.0  # from the first to the last of them; ``start_grace`` if that is more
 
 
-class BaseWait(Generic[T]):
+class BaseWait(ABC, Generic[T]):
     """Base class of waits: what to query, and how long polls may fail.
 
     :param deadline: when the wait fails, in seconds since the epoch; ``None`` for never.
@@ -116,9 +117,9 @@ class BaseWait(Generic[T]):
         """Return whether there is something for the waiting task: a note to log, or the end of the wait."""
         return bool(self.notes) or self.ending is not None
 
+    @abstractmethod
     def add_to_query(self, sought: SearchRequest) -> None:
         """Add what the wait needs to a query."""
-        raise NotImplementedError
 
     def seconds_left(self, now: Moment) -> float | None:
         """Return the seconds until a time limit of the wait, when it must be polled at the latest; ``None`` without limit."""
@@ -192,15 +193,15 @@ class BaseWait(Generic[T]):
 
     def _basic_timeout_error(self, deadline: float, now: Moment) -> WaitTimeoutError:
         """Return the error for a passed deadline, without the part about failing polls."""
-        raise NotImplementedError
+        return WaitTimeoutError("an answer", deadline, None, argument=self.deadline_argument)
 
+    @abstractmethod
     def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
         """Judge the result of a poll, and return the error if the poll failed for this wait or for a part of it.
 
         :param began: when the poll began, on the steady clock.
         :param now: when it ended.
         """
-        raise NotImplementedError
 
     def _polls_succeed(self) -> None:
         self._failing_since, self.failure, self.failed_polls = None, None, 0

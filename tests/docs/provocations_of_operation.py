@@ -12,7 +12,6 @@ from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm.emulator.__main__ import main as emulate
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.notifications.bpm import AstroZeroStartBpmNotifier
-from airflow_provider_astrobpm.task_base import termination as worker
 from airflow_provider_astrobpm.triggers.bpm import (
     AstroZeroBpmEventTrigger,
     AstroZeroBpmInstanceTrigger,
@@ -31,7 +30,7 @@ def ended_on_a_worker(state: str | None, fault: str | None = None) -> Provocatio
     """
 
     def provoke(scene: Scene) -> None:
-        scene.environment.setattr(worker, "task_state", lambda _: state)
+        scene.environment.setattr(user_action, "task_state", lambda _: state)
         if fault:
             scene.emulator.fault("action", fault, status=403)
 

@@ -17,7 +17,6 @@ from airflow_provider_astrobpm.operators.bpm import (
     AstroZeroStartBpmBatchOperator,
     AstroZeroStartBpmInstanceOperator,
 )
-from airflow_provider_astrobpm.task_base import termination
 from airflow_provider_astrobpm.triggers import base
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 from tests.support.task_instance import FakeTaskInstance
@@ -127,7 +126,7 @@ def test_counts_starts_and_adoptions_of_a_batch(tally: BufferedMeter) -> None:
 
 
 def test_counts_a_kill_on_a_worker(tally: BufferedMeter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(termination, "task_state", lambda _task: "failed")
+    monkeypatch.setattr(user_action, "task_state", lambda _task: "failed")
     operator = start(wait_for_completion=True, deferrable=False, timeout=0.001)
     ti = FakeTaskInstance("start", try_number=0, retries=5)
     push = ti.xcom_push
@@ -164,7 +163,7 @@ def test_counts_a_kill_of_a_deferred_task_but_no_triggerer_restart(
 
     async def killed() -> None:
         await trigger.on_kill()
-        await asyncio.gather(*base._KILLS)
+        await asyncio.gather(*base.RUNNING_KILLS)
 
     asyncio.run(killed())
     assert of_starts(tally) == ({"kills": 1, "requests.terminate": 1} if state == "failed" else {})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_astrobpm.operators import bpm
+from airflow_provider_astrobpm.task_base.waiting_operator import WaitingOperator
+from airflow_provider_astrobpm.triggers.base import WaitingTrigger
+from airflow_provider_astrobpm.waiting.wait import BaseWait
 
 OPERATORS = [
     getattr(bpm, name) for name in dir(bpm) if name.startswith("AstroZero") and name.endswith("Operator")
@@ -44,3 +48,8 @@ def test_deep_copy_keeps_the_template_fields(operator: Any) -> None:
     again = copy.deepcopy(task)
     for field in operator.template_fields:
         assert getattr(again, field) == getattr(task, field)
+
+
+@pytest.mark.parametrize("base", [WaitingOperator, WaitingTrigger, BaseWait])
+def test_what_a_subclass_must_define_is_abstract(base: type) -> None:
+    assert inspect.isabstract(base)

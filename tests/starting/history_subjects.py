@@ -12,7 +12,7 @@ import msgspec
 from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord, BatchRequest
 from airflow_provider_astrobpm.batches.batch_run import BatchRun
-from airflow_provider_astrobpm.client import operations, search
+from airflow_provider_astrobpm.client import operations, process_state
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.client.instance import BpmInstance
@@ -213,7 +213,7 @@ class Batch:
             max_tries=process.max_tries,
             generation_is_certain=process.this.is_certain,
         )
-        search._ENDPOINTS.pop(URL, None)  # another process
+        process_state.reset()  # another process
         with closing(Loop(process)) as loop:
             launcher = BatchRun(
                 order,

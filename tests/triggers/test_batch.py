@@ -86,8 +86,8 @@ async def killed(trigger: AstroZeroBpmBatchTrigger, *, while_it_waits: bool) -> 
         waiting.cancel()
         await asyncio.wait({waiting})
     await trigger.on_kill()
-    if base._KILLS:
-        await asyncio.wait(base._KILLS)
+    if base.RUNNING_KILLS:
+        await asyncio.wait(base.RUNNING_KILLS)
 
 
 def _states(trigger: AstroZeroBpmBatchTrigger) -> set[str | None]:

@@ -61,8 +61,8 @@ def trigger_for(instance_id: str, make_runner: Any, **arguments: Any) -> AstroZe
 async def settled(work: Coroutine[Any, Any, Any]) -> None:
     """Do something, then wait until the termination has finished."""
     await work
-    if base._KILLS:
-        await asyncio.wait(base._KILLS)
+    if base.RUNNING_KILLS:
+        await asyncio.wait(base.RUNNING_KILLS)
 
 
 async def is_waiting(trigger: AstroZeroBpmInstanceTrigger) -> None:
@@ -289,7 +289,7 @@ def test_finishes_a_kill_that_airflow_cuts_off(
     async def kill_and_cut_off() -> None:
         killing = asyncio.ensure_future(trigger_for(instance_id, make_runner).on_kill())
         await asyncio.sleep(0)  # it begins
-        assert base._KILLS
+        assert base.RUNNING_KILLS
         killing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await killing

@@ -19,13 +19,15 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef
-from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client import errors, operations
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.task_base import termination
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 from airflow_provider_astrobpm.waiting import event_payload
 
 UNKNOWN = [
@@ -311,6 +313,43 @@ class TestDeferring:
             make_runner().run(lambda: unstorable)
         assert not any(emulator.counts().values())
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"deferrable": False, "states": ["Waiting for user interaction"]},
+            {"deferrable": True, "wait_for_completion": False},
+        ],
+        ids=str,
+    )
+    def test_builds_no_trigger_in_a_task_that_does_not_defer(
+        self,
+        arguments: dict[str, Any],
+        emulator: EmulatorControl,
+        make_runner: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("a trigger is built")
+
+        monkeypatch.setattr(AstroZeroBpmInstanceTrigger, "__init__", refuse)
+        make_runner().run(lambda: operator(**arguments))
+        assert emulator.counts()["start"] == 1
+
+    def test_encodes_its_variables_once(
+        self, emulator: EmulatorControl, make_runner: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built: list[Any] = []
+        start = operations.start
+
+        def noted(*name: str, **arguments: Any) -> Any:
+            built.append(arguments["variables"])
+            return start(*name, **arguments)
+
+        monkeypatch.setattr(operations, "start", noted)
+        make_runner().run(lambda: operator(wait_for_completion=False, variables={"applicant": "Li"}))
+        assert built == [{"applicant": "Li"}]
+        assert emulator.counts()["start"] == 1
+
 
 class TestKillOnWorker:
     """Airflow calls ``on_kill`` in a signal handler, so it may interrupt the task anywhere."""
@@ -325,7 +364,7 @@ class TestKillOnWorker:
                 value: str | None = state
                 return value
 
-            monkeypatch.setattr(termination, "task_state", state_of)
+            monkeypatch.setattr(user_action, "task_state", state_of)
 
         return say
 
@@ -385,7 +424,7 @@ class TestKillOnWorker:
         """The signal may come while the task itself talks to Airflow and holds its lock."""
         monkeypatch.setattr(termination, "STATE_PATIENCE", 0.1)
         done = threading.Event()
-        monkeypatch.setattr(termination, "task_state", lambda _task: done.wait(30))
+        monkeypatch.setattr(user_action, "task_state", lambda _task: done.wait(30))
         task = operator(poll_interval=1, deferrable=False)
 
         def interrupted(_seconds: float) -> None:

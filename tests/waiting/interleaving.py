@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from airflow_provider_astrobpm.client import errors, search, states
+from airflow_provider_astrobpm.client import errors, process_state, states
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import BusinessKey
 from airflow_provider_astrobpm.client.moment import Moment
@@ -59,7 +59,7 @@ class Interleaving(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        search._ENDPOINTS.clear()
+        process_state.reset()
         self.loop = VirtualLoop()
         self.server = Server(self.loop)
         self.settings = settings()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.client import errors, search
+from airflow_provider_astrobpm.client import errors, process_state
 from airflow_provider_astrobpm.waiting.condition import WaitCondition
 from airflow_provider_astrobpm.waiting.poller import Poller, PollerRegistry
 from airflow_provider_astrobpm.waiting.wait import BaseWait, InstanceWait
@@ -81,5 +81,5 @@ def fault(kind: type[errors.CallError], retry_after: str | None = None) -> Calla
 
 
 @pytest.fixture(autouse=True)
-def clear_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_ENDPOINTS", {})
+def forget_other_tests() -> None:
+    process_state.reset()

@@ -76,3 +76,12 @@ def test_quotes_errors_in_settings_but_no_others() -> None:
         fail(awaited, 0, error)
         assert words in str(awaited.ending)
         assert "s.3cret" not in str(awaited.ending)
+
+
+def test_a_wait_for_a_lookup_tolerates_failures_for_its_time() -> None:
+    awaited = lookup.LookupWait(600)
+    failure = PreparationError("no answer")
+    awaited.record_failed_poll(failure, 0, Moment(0, 599))
+    assert awaited.ending is None
+    awaited.record_failed_poll(failure, 599, Moment(0, 600))
+    assert isinstance(awaited.ending, PreparationError)

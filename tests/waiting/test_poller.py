@@ -23,9 +23,9 @@ from airflow_provider_astrobpm.waiting.poller import (
 )
 from tests.support.memory_server import Client, Server, instance, settings
 from tests.support.virtual_time import VirtualLoop, run
-from tests.waiting.poller_setup import HOUR, PollerSetup, clear_endpoints, leave
+from tests.waiting.poller_setup import HOUR, PollerSetup, forget_other_tests, leave
 
-__all__ = ["clear_endpoints"]
+__all__ = ["forget_other_tests"]
 
 
 class TestEnd:

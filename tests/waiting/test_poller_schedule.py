@@ -15,9 +15,9 @@ from airflow_provider_astrobpm.watching.targets import WatchTargets
 from airflow_provider_astrobpm.watching.watch import Watch
 from tests.support.memory_server import instance
 from tests.support.virtual_time import run
-from tests.waiting.poller_setup import HOUR, PollerSetup, clear_endpoints, fault, leave
+from tests.waiting.poller_setup import HOUR, PollerSetup, fault, forget_other_tests, leave
 
-__all__ = ["clear_endpoints"]
+__all__ = ["forget_other_tests"]
 
 
 class TestSchedule:

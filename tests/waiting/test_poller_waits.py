@@ -15,9 +15,9 @@ from airflow_provider_astrobpm.waiting.poller import MAX_LATENESS_SECONDS, MAX_W
 from airflow_provider_astrobpm.waiting.wait import MIN_MISSING_SECONDS
 from tests.support.memory_server import instance
 from tests.support.virtual_time import run
-from tests.waiting.poller_setup import HOUR, PollerSetup, clear_endpoints, fault, leave
+from tests.waiting.poller_setup import HOUR, PollerSetup, fault, forget_other_tests, leave
 
-__all__ = ["clear_endpoints"]
+__all__ = ["forget_other_tests"]
 
 
 class TestWakeups:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -265,7 +264,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
             batch_result_file.check(self.result_path, conn_id=self.result_conn_id)
         self._published = batch_xcoms.unpublished(context)
-        self._trigger_for(None)
+        self._check_deferral()
 
     @property
     def _checks_variables(self) -> bool:
@@ -409,15 +408,13 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     def _trigger_for(self, awaited: BatchWait | None) -> AstroZeroBpmBatchTrigger:
         from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger  # noqa: PLC0415
 
-        trigger = AstroZeroBpmBatchTrigger(
+        return AstroZeroBpmBatchTrigger(
             may_fail=self._may_fail,
             poll_interval=self.poll_interval,
             terminate_on_kill=self.terminate_on_kill,
             **self._published.trigger_arguments,
             **self._common_trigger_kwargs(awaited),
         )
-        json.dumps(trigger.serialize())  # a value that is not plain JSON would fail only after the deferral
-        return trigger
 
     def _event_for(self, awaited: BatchWait) -> dict[str, Any]:
         from airflow_provider_astrobpm.waiting import event_payload  # noqa: PLC0415

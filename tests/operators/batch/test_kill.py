@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmBatchOperator
-from airflow_provider_astrobpm.task_base import termination
 from tests.operators.batch.batch_task import (
     Task,
     launches,
@@ -25,7 +25,7 @@ class TestKillOnTheWorker:
     def kill_while_it_starts(
         self, one: Task, operator: AstroZeroStartBpmBatchOperator, state: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(termination, "task_state", lambda _task: state)
+        monkeypatch.setattr(user_action, "task_state", lambda _task: state)
         push = one.xcom_push
 
         def pushed(key: str, value: Any) -> None:
