@@ -1,4 +1,4 @@
-"""Decides when a call is resent and after which delay.
+"""Decides when a call is resent and after which delay, with tenacity.
 
 | the call failed with                    | resent?                                  | an operation that must not run twice (start, delete) |
 |-----------------------------------------|------------------------------------------|------------------------------------------------------|
@@ -17,7 +17,9 @@ import random
 import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import tenacity
 
 from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.errors import CallError
@@ -105,25 +107,51 @@ def resending(
     :raises CallError: the error of the last attempt.
     """
     has_reached = may_have_been_processed = False
-    failures = 0
-    while True:
-        try:
-            return (yield from attempt())
-        except CallError as error:
-            failures += 1
+
+    def is_resent(error: BaseException) -> bool:
+        nonlocal has_reached, may_have_been_processed
+        if isinstance(error, CallError):
             error.earlier_attempt_sent = error.earlier_attempt_sent or has_reached
             error.earlier_attempt_in_doubt = may_have_been_processed
             has_reached = has_reached or not error.never_reached
             may_have_been_processed = error.may_have_been_processed
             error.never_reached = not has_reached
-            is_resent = failures < settings.max_attempts and may_resend(
-                error,
-                resend_if_in_doubt=operation.resend_if_in_doubt,
-                resend_if_malformed=operation.resend_if_malformed,
-            )
-            if not is_resent:
-                raise
-            if failures == 1:
-                on_retry(f"The first of up to {settings.max_attempts} attempts failed. {error}")
-            pause = resend_pause(error, failures, max_wait=settings.max_wait, now=clock())
-        yield Sleep(pause)
+        return may_resend(
+            error,
+            resend_if_in_doubt=operation.resend_if_in_doubt,
+            resend_if_malformed=operation.resend_if_malformed,
+        )
+
+    def report_first_failure(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1:
+            on_retry(f"The first of up to {settings.max_attempts} attempts failed. {_error_of(state)}")
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_resent),
+        stop=tenacity.stop_after_attempt(settings.max_attempts),
+        wait=lambda state: resend_pause(
+            _error_of(state), state.attempt_number, max_wait=settings.max_wait, now=clock()
+        ),
+        before_sleep=report_first_failure,
+        reraise=True,
+    )
+    # Tenacity says what to do next. The driver of this generator sends and sleeps, in a thread or in an event loop.
+    state = tenacity.RetryCallState(retrying, None, (), {})
+    retrying.begin()
+    while True:
+        step = retrying.iter(retry_state=state)
+        if isinstance(step, tenacity.DoAttempt):
+            try:
+                state.set_result((yield from attempt()))
+            except CallError as error:
+                state.set_exception((type(error), error, error.__traceback__))
+        elif isinstance(step, tenacity.DoSleep):
+            state.prepare_for_next_attempt()
+            yield Sleep(step)
+        else:
+            return cast("T", step)
+
+
+def _error_of(state: tenacity.RetryCallState) -> CallError:
+    """Return the error of the attempt that has just failed."""
+    return cast("CallError", state.outcome.exception() if state.outcome else None)

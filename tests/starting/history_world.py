@@ -290,13 +290,16 @@ class World:
 
     def call(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call and resend it if allowed. Yields seconds to sleep, and returns the answer."""
-        limits: Any = None
         for attempt in count(1):
             try:
                 answer = yield from self.send(operation)
             except CallError as error:
-                limits = limits or resend_policy.policy(operation, max_attempts=0, max_wait=0)
-                if not limits["retry"].predicate(error) or attempt >= self.history.max_attempts:
+                may_resend = resend_policy.may_resend(
+                    error,
+                    resend_if_in_doubt=operation.resend_if_in_doubt,
+                    resend_if_malformed=operation.resend_if_malformed,
+                )
+                if not may_resend or attempt >= self.history.max_attempts:
                     raise
                 yield 2.0
             else:

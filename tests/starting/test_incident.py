@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.client.errors import (
     RefusedError,
     ServerError,
 )
+from airflow_provider_astrobpm.client.metrics import Meter
 from airflow_provider_astrobpm.starting.business_keys import (
     MAX_KEY_LENGTH,
     MAX_TITLE_LENGTH,
@@ -117,7 +118,7 @@ NOW = 1795514400.0  # 2026-11-24 10:00:00 UTC
 KEY = EVENT.key()
 
 
-class Noting:
+class Noting(Meter):
     """A meter that notes the names of the counters."""
 
     def __init__(self, names: list[str]) -> None:
