@@ -120,7 +120,7 @@ class TryRequest(TaskTry, Generic[R]):
             return Placement.BEFORE
         own = self.own(record) if generation == self.generation else None
         moment = self.since if own is None or own.posted_at is None else own.posted_at
-        placed = Placement.SINCE if moment is None else matches.place(instance, moment)
+        placed = matches.place(instance, moment)
         if placed is not Placement.UNKNOWN:
             return placed
         if record is None or record.posted_at is None:
