@@ -20,6 +20,7 @@ from airflow_provider_astrobpm.client.timestamps import Placement
 from airflow_provider_astrobpm.starting.business_keys import BatchKey
 from airflow_provider_astrobpm.starting.decision_table import (
     MAX_PREEXISTING_IDS,
+    AdoptInstance,
     ExistingInstances,
     RefuseStart,
     StartInstance,
@@ -45,13 +46,6 @@ class StartLaunch(NamedTuple):
 
     launch: Launch
     key: str
-
-
-class AdoptLaunch(NamedTuple):
-    """Decision to adopt the instance that was started for a launch."""
-
-    launch: Launch
-    instance: BpmInstance
 
 
 class BatchDecider:
@@ -135,7 +129,7 @@ class BatchDecider:
         keeps_open = self._request.keeps_open or not self._request.generation_is_certain
         return generation >= self._oldest or (keeps_open and not instance.is_closed)
 
-    def decide(self, launch: Launch) -> StartLaunch | AdoptLaunch:
+    def decide(self, launch: Launch) -> StartLaunch | AdoptInstance:
         """Decide about a launch by the table above.
 
         :raises BatchChangedError: if another launch was started in its place.
@@ -169,9 +163,9 @@ class BatchDecider:
         if isinstance(made, StartInstance):
             return StartLaunch(launch, key)
         # BPMs that an adopted instance has called may have the same key.
-        adopted = made.instance
-        self._adopted |= {one.id for one in (*mine, *older) if one.business_key == adopted.business_key}
-        return AdoptLaunch(launch, adopted)
+        key_there = made.instance.business_key
+        self._adopted |= {one.id for one in (*mine, *older) if one.business_key == key_there}
+        return made
 
     def _check_place(self, launch: Launch, own: list[tuple[BatchKey, BpmInstance]]) -> None:
         """Check that no other launch has an instance in this launch's place.

@@ -15,7 +15,7 @@ import msgspec
 
 from airflow_provider_astrobpm.batches import bulk_change
 from airflow_provider_astrobpm.batches.batch_account import BatchCounts
-from airflow_provider_astrobpm.batches.batch_decision import AdoptLaunch, BatchDecider, StartLaunch
+from airflow_provider_astrobpm.batches.batch_decision import BatchDecider, StartLaunch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord
 from airflow_provider_astrobpm.client import key_search
 from airflow_provider_astrobpm.client.errors import (
@@ -29,6 +29,7 @@ from airflow_provider_astrobpm.client.errors import (
 from airflow_provider_astrobpm.client.log_note import LogNote
 from airflow_provider_astrobpm.client.metrics import ADOPTIONS
 from airflow_provider_astrobpm.starting import try_request
+from airflow_provider_astrobpm.starting.decision_table import AdoptInstance
 from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class BatchRun:
         # Other instances may have such keys too.
         try:
             decider = BatchDecider(self._request, record, matches, form=self._sender.endpoint.key_form)
-            return all(isinstance(decider.decide(launch), AdoptLaunch) for launch in self._launches())
+            return all(isinstance(decider.decide(launch), AdoptInstance) for launch in self._launches())
         except AstroZeroError:
             return False
 
@@ -232,7 +233,7 @@ class BatchRun:
                 if doubts:
                     break
                 raise
-            if isinstance(decision, AdoptLaunch):
+            if isinstance(decision, AdoptInstance):
                 self._adopted[launch.number] = decision.instance
                 keys.append(None)
             else:
@@ -323,7 +324,7 @@ class BatchRun:
             self._read = launch.number
             self._said.append(launch.author_fields(with_variables=self._with_variables))
             decision = decider.decide(launch)
-            if isinstance(decision, AdoptLaunch):
+            if isinstance(decision, AdoptInstance):
                 self._adopted[launch.number] = decision.instance
             elif self._are_too_many_refused():
                 return
