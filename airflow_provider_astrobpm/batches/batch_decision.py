@@ -10,6 +10,7 @@ refused. A launch that has met the condition before adopts its newest instance, 
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ from airflow_provider_astrobpm.client.timestamps import Placement
 from airflow_provider_astrobpm.starting.business_keys import BatchKey
 from airflow_provider_astrobpm.starting.decision_table import (
     MAX_PREEXISTING_IDS,
+    AdoptInstance,
     ExistingInstances,
     RefuseStart,
     StartInstance,
@@ -46,13 +48,6 @@ class StartLaunch(NamedTuple):
     key: str
 
 
-class AdoptLaunch(NamedTuple):
-    """Decision to adopt the instance that was started for a launch."""
-
-    launch: Launch
-    instance: BpmInstance
-
-
 class BatchDecider:
     """Decides about the launches of a batch. It remembers which instances it has adopted, launch by launch.
 
@@ -73,7 +68,7 @@ class BatchDecider:
     ) -> None:
         self._request = request
         self._record = record
-        self._matches = matches
+        self._matches = matches = matches or request.new_matches(form, time.time)
         self._oldest = request.oldest(record)
         own_record = request.own(record)
         if own_record and own_record.own_keys not in (None, request.keys_signature()):
@@ -96,11 +91,11 @@ class BatchDecider:
         self._decided: set[int] = set()
         self._unclear: dict[str, str] = {}
         """Why it is unclear whether an instance belongs to this batch, by instance id."""
-        self._doubt = cache(lambda name: matches.doubt(name, self._since) if matches else None)
+        self._doubt = cache(lambda name: matches.doubt(name, self._since))
         self._unclear_ends: dict[int, str] = {}
         """Why it is unclear whether a succeeded instance belongs to this generation, by launch number."""
         keys = request.authors_keys(form)
-        for instance in matches.instances.values() if matches else ():
+        for instance in matches.instances.values():
             key = request.identity.read_batch(instance.business_key)
             if key is None:
                 self._keyed.setdefault(str(keys.sent(instance.business_key)), []).append(instance)
@@ -122,16 +117,10 @@ class BatchDecider:
         request = self._request
         if key.generation == request.generation and not request.may_have_sent(self._record):
             return False
-        placement = self._matches and request.place(self._record, self._matches, instance, key.generation)
+        placement = request.place(self._record, self._matches, instance, key.generation)
         if placement is Placement.UNKNOWN:
             self._unclear[instance.id] = start_time_doubt(instance)
         return placement is not Placement.BEFORE
-
-    def _place(self, instance: BpmInstance, began: float | None) -> Placement:
-        """Return whether an instance was started before or after a moment. Without a moment, it counts as after."""
-        if began is None or self._matches is None:
-            return Placement.SINCE
-        return self._matches.place(instance, began)
 
     def _counts(self, instance: BpmInstance, generation: int) -> bool:
         """Return whether an instance of another generation counts as one of this generation. Note it if it is open."""
@@ -140,7 +129,7 @@ class BatchDecider:
         keeps_open = self._request.keeps_open or not self._request.generation_is_certain
         return generation >= self._oldest or (keeps_open and not instance.is_closed)
 
-    def decide(self, launch: Launch) -> StartLaunch | AdoptLaunch:
+    def decide(self, launch: Launch) -> StartLaunch | AdoptInstance:
         """Decide about a launch by the table above.
 
         :raises BatchChangedError: if another launch was started in its place.
@@ -174,9 +163,9 @@ class BatchDecider:
         if isinstance(made, StartInstance):
             return StartLaunch(launch, key)
         # BPMs that an adopted instance has called may have the same key.
-        adopted = made.instance
-        self._adopted |= {one.id for one in (*mine, *older) if one.business_key == adopted.business_key}
-        return AdoptLaunch(launch, adopted)
+        key_there = made.instance.business_key
+        self._adopted |= {one.id for one in (*mine, *older) if one.business_key == key_there}
+        return made
 
     def _check_place(self, launch: Launch, own: list[tuple[BatchKey, BpmInstance]]) -> None:
         """Check that no other launch has an instance in this launch's place.
@@ -212,12 +201,12 @@ class BatchDecider:
 
         Valid after all launches are decided.
         """
-        if self._matches is None or self._matches.why_incomplete(self._request.since):
+        if self._matches.why_incomplete(self._request.since):
             return None
         keyed = [one for each in self._keyed.values() for one in each if one.id not in self._adopted]
         matches = [*keyed, *self._matches.resembling.values()]
         # Instances from long ago are recognised by their start time.
-        recent = [one for one in matches if self._place(one, self._since) is not Placement.BEFORE]
+        recent = [one for one in matches if self._matches.place(one, self._since) is not Placement.BEFORE]
         return tuple(one.id for one in recent) if len(recent) <= MAX_PREEXISTING_IDS else None
 
     def check_none_missing(self) -> None:
@@ -249,9 +238,9 @@ class BatchDecider:
                 one
                 for one in matches
                 if one.id not in (record.strangers or ())
-                and self._place(one, record.posted_at) is not Placement.BEFORE
+                and self._matches.place(one, record.posted_at) is not Placement.BEFORE
             ]
-            is_unclear = any(self._place(one, record.posted_at) is Placement.UNKNOWN for one in new)
+            is_unclear = any(self._matches.place(one, record.posted_at) is Placement.UNKNOWN for one in new)
             if len(new) > 1 or is_unclear or (new and record.strangers is None):
                 raise subject.ambiguous_owner_error(new)
             known = new

@@ -98,11 +98,7 @@ class BatchRequest(TryRequest[BatchRecord]):
         return bool(self.own_keys)
 
     def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
-        """Return a collector for search results that keeps the instances that this batch may be about.
-
-        :param form: how the endpoint changes business keys, if known.
-        :param clock: returns the time, in seconds since the epoch.
-        """
+        """Return a collector for the instances that have a key of this batch."""
         keys = self.authors_keys(form)
         return KeyMatches(
             lambda one: (

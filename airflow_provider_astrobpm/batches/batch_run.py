@@ -8,7 +8,6 @@ beforehand, and what it has done afterwards.
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,10 +15,9 @@ import msgspec
 
 from airflow_provider_astrobpm.batches import bulk_change
 from airflow_provider_astrobpm.batches.batch_account import BatchCounts
-from airflow_provider_astrobpm.batches.batch_decision import AdoptLaunch, BatchDecider, StartLaunch
+from airflow_provider_astrobpm.batches.batch_decision import BatchDecider, StartLaunch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord
-from airflow_provider_astrobpm.batches.batch_sender import BatchSender
-from airflow_provider_astrobpm.client import key_search, search
+from airflow_provider_astrobpm.client import key_search
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AstroZeroError,
@@ -31,14 +29,15 @@ from airflow_provider_astrobpm.client.errors import (
 from airflow_provider_astrobpm.client.log_note import LogNote
 from airflow_provider_astrobpm.client.metrics import ADOPTIONS
 from airflow_provider_astrobpm.starting import try_request
+from airflow_provider_astrobpm.starting.decision_table import AdoptInstance
 from airflow_provider_astrobpm.starting.try_request import LookupMethod
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_astrobpm.batches.batch_input import AuthorFields, Launch
     from airflow_provider_astrobpm.batches.batch_record import BatchRequest
-    from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+    from airflow_provider_astrobpm.batches.batch_sender import BatchSender
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_search import KeyMatches
 
@@ -66,16 +65,11 @@ class BatchRun:
 
     :param request: what to start, and for which try.
     :param launches: returns the launches from the beginning, each time it is called.
-    :param client: the client.
+    :param sender: sends the starts; its client, log and clock serve for everything else.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
-    :param log: receives notes for the task log.
     :param total: the number of launches, if known. Then every launch is decided before the first start.
     :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
-    :param max_concurrency: the maximum number of concurrent calls.
-    :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
     :param with_variables: whether the author's fields in the result include the variables.
-    :param clock: returns the time, in seconds since the epoch.
-    :param sleep: sleeps for a number of seconds.
     """
 
     def __init__(
@@ -83,57 +77,37 @@ class BatchRun:
         request: BatchRequest,
         launches: Callable[[], Iterator[Launch]],
         *,
-        client: AsyncBpmClient,
+        sender: BatchSender,
         remember: Callable[[BatchRecord], None],
-        log: Callable[[LogNote], None],
         total: int | None = None,
         may_be_refused: int | None = None,
-        max_concurrency: int = 16,
-        rate_limit: float | None = None,
         with_variables: bool = False,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._request = request
         self._launches = launches
-        self._client = client
+        self._sender = sender
         self._remember = remember
-        self._log = log
         self._total = total
         self._read = 0
         self._may_be_refused = may_be_refused
-        self._max_concurrency = max_concurrency
-        self._clock = clock
-        self._sleep = sleep
         self._with_variables = with_variables
         self._said: list[AuthorFields] = []
         self._adopted: dict[int, BpmInstance] = {}
         self._had_begun = False
-        self._endpoint = search.traits_of_endpoint(client.settings.base_url)
-        self._starter = BatchSender(
-            client,
-            max_concurrency=max_concurrency,
-            rate_limit=rate_limit,
-            grace=request.grace,
-            endpoint=self._endpoint,
-            log=log,
-            clock=clock,
-            sleep=sleep,
-        )
 
     @property
     def instances(self) -> dict[int, BpmInstance]:
         """The instances adopted or started so far, by the numbers of their launches."""
-        return self._adopted | self._starter.state.instances
+        return self._adopted | self._sender.state.instances
 
     @property
     def under_way(self) -> int:
         """The number of starts being sent."""
-        return self._starter.state.under_way
+        return self._sender.state.under_way
 
     def stop(self, reason: Exception) -> None:
         """Start no more launches. ``launch`` raises the reason once the pending starts are answered. Thread-safe."""
-        self._starter.state.stop(reason)
+        self._sender.state.stop(reason)
 
     async def launch(self, record: BatchRecord | None) -> BatchStartResult:
         """Adopt what earlier tries of the batch have started, and start what is missing.
@@ -147,15 +121,15 @@ class BatchRun:
         try:
             return await self._launch(record)
         except AstroZeroError as error:
-            error.connection = error.connection or self._client.settings.connection
+            error.connection = error.connection or self._sender.client.settings.connection
             raise
 
     async def _launch(self, record: BatchRecord | None) -> BatchStartResult:
         if record is not None:
-            self._endpoint.key_example = self._endpoint.key_example or record.key_example
+            self._sender.endpoint.key_example = self._sender.endpoint.key_example or record.key_example
         try:
             matches = await self._search(record)
-            decider = BatchDecider(self._request, record, matches, form=self._endpoint.key_form)
+            decider = BatchDecider(self._request, record, matches, form=self._sender.endpoint.key_form)
             begins_again = (
                 self._request.oldest(record) == self._request.generation and not self._request.keeps_open
             )
@@ -175,18 +149,18 @@ class BatchRun:
             begun = self._answered(begun)
         if to_start is None:
             await self._terminate(decider.superseded())
-        self._client.meter.count(ADOPTIONS, len(self._adopted))
+        self._sender.client.meter.count(ADOPTIONS, len(self._adopted))
         done = msgspec.structs.replace(
             begun,
             own=self._request.instance_signatures(self.instances),
-            deadline=self._request.deadline(self._clock(), begun.deadline),
+            deadline=self._request.deadline(self._sender.clock(), begun.deadline),
             unfinished=False,
         )
         await self._write_record(done)
         return BatchStartResult(
             total=self._total or self._read,
             instances=self.instances,
-            refused=self._starter.state.refused,
+            refused=self._sender.state.refused,
             met=decider.met & self._adopted.keys(),
             record=done,
             author_fields=self._said,
@@ -200,17 +174,17 @@ class BatchRun:
         """Find all instances with a key of the batch, if there can be any."""
         if try_request.choose_lookup(self._request, record) is LookupMethod.NONE:
             return None
-        if (seconds := try_request.lookup_delay(self._request, record, self._clock())) > 0:
-            self._log(
+        if (seconds := try_request.lookup_delay(self._request, record, self._sender.clock())) > 0:
+            self._sender.log(
                 LogNote(
                     f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
                 )
             )
-            await self._sleep(seconds)
+            await self._sender.sleep(seconds)
         try:
-            matches = self._request.new_matches(self._endpoint.key_form, self._clock)
+            matches = self._request.new_matches(self._sender.endpoint.key_form, self._sender.clock)
             is_enough = partial(self._is_complete, record)
-            return await self._client.run(key_search.find_matches(matches, is_enough=is_enough))
+            return await self._sender.client.run(key_search.find_matches(matches, is_enough=is_enough))
         except AuthenticationError:
             raise
         except CallError as error:
@@ -227,21 +201,21 @@ class BatchRun:
             return False
         # Other instances may have such keys too.
         try:
-            decider = BatchDecider(self._request, record, matches, form=self._endpoint.key_form)
-            return all(isinstance(decider.decide(launch), AdoptLaunch) for launch in self._launches())
+            decider = BatchDecider(self._request, record, matches, form=self._sender.endpoint.key_form)
+            return all(isinstance(decider.decide(launch), AdoptInstance) for launch in self._launches())
         except AstroZeroError:
             return False
 
     def _answered(self, begun: BatchRecord) -> BatchRecord:
         """Return the record for starts that are all answered."""
-        is_begun = self._had_begun or self._adopted or self._starter.state.has_reached_server
+        is_begun = self._had_begun or self._adopted or self._sender.state.has_reached_server
         return msgspec.structs.replace(
             begun,
             posted_at=begun.posted_at if is_begun else None,
-            answered_at=self._clock(),
-            unproven=begun.unproven or self._starter.state.is_unproven,
+            answered_at=self._sender.clock(),
+            unproven=begun.unproven or self._sender.state.is_unproven,
             own=self._request.instance_signatures(self.instances),
-            key_example=self._endpoint.key_example,
+            key_example=self._sender.endpoint.key_example,
         )
 
     def _decide_all(self, decider: BatchDecider) -> list[str | None]:
@@ -259,7 +233,7 @@ class BatchRun:
                 if doubts:
                     break
                 raise
-            if isinstance(decision, AdoptLaunch):
+            if isinstance(decision, AdoptInstance):
                 self._adopted[launch.number] = decision.instance
                 keys.append(None)
             else:
@@ -270,7 +244,7 @@ class BatchRun:
             raise doubts[0]
         decider.check_none_missing()
         if self._adopted:
-            self._log(
+            self._sender.log(
                 LogNote(
                     f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
                 )
@@ -280,16 +254,16 @@ class BatchRun:
     async def _terminate(self, superseded: list[BpmInstance]) -> None:
         if not superseded:
             return
-        self._log(
+        self._sender.log(
             LogNote(f"The task was cleared. Terminating {len(superseded)} instances that it had started")
         )
         change = await bulk_change.change_all(
-            self._client,
+            self._sender.client,
             {one.id: one.state for one in superseded},
             "terminate",
-            max_concurrency=self._max_concurrency,
-            log=self._log,
-            clock=self._clock,
+            max_concurrency=self._sender.state.max_concurrency,
+            log=self._sender.log,
+            clock=self._sender.clock,
         )
         if not change.is_complete:
             error = AstroZeroError(
@@ -297,7 +271,7 @@ class BatchRun:
             )
             error.advice = "A retry terminates the rest."
             raise error
-        self._log(LogNote(change.note, warning=bool(change.failed)))
+        self._sender.log(LogNote(change.note, warning=bool(change.failed)))
 
     def _new_record(self, record: BatchRecord | None, decider: BatchDecider) -> BatchRecord:
         request, own = self._request, self._request.own(record)
@@ -311,9 +285,9 @@ class BatchRun:
             max_tries=request.max_tries,
             intent_of=request.generation,
             since=request.since,
-            key_example=self._endpoint.key_example,
+            key_example=self._sender.endpoint.key_example,
             unproven=own is not None and own.unproven,
-            posted_at=self._clock() if posted_at is None else posted_at,
+            posted_at=self._sender.clock() if posted_at is None else posted_at,
             answered_at=own.answered_at if own else None,
             own_keys=request.keys_signature(),
             own=request.instance_signatures(self._adopted),
@@ -328,11 +302,11 @@ class BatchRun:
     async def _start(self, starts: Iterator[StartLaunch], begun: BatchRecord, to_start: int | None) -> None:
         await self._write_record(begun)
         try:
-            await self._starter.start(starts, to_start, preexisting_ids=begun.strangers)
+            await self._sender.start(starts, to_start, preexisting_ids=begun.strangers)
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
                 await self._write_record(msgspec.structs.replace(begun, told=True))
-            elif not self._starter.state.in_doubt and not self.under_way:
+            elif not self._sender.state.in_doubt and not self.under_way:
                 await self._write_record(self._answered(begun))
             raise
 
@@ -350,7 +324,7 @@ class BatchRun:
             self._read = launch.number
             self._said.append(launch.author_fields(with_variables=self._with_variables))
             decision = decider.decide(launch)
-            if isinstance(decision, AdoptLaunch):
+            if isinstance(decision, AdoptInstance):
                 self._adopted[launch.number] = decision.instance
             elif self._are_too_many_refused():
                 return
@@ -359,8 +333,8 @@ class BatchRun:
         decider.check_none_missing()
 
     def _are_too_many_refused(self) -> bool:
-        refused = len(self._starter.state.refused)
+        refused = len(self._sender.state.refused)
         if self._may_be_refused is None or refused <= self._may_be_refused:
             return False
-        self._log(LogNote(f"{refused} launches were refused, so no more are started", warning=True))
+        self._sender.log(LogNote(f"{refused} launches were refused, so no more are started", warning=True))
         return True

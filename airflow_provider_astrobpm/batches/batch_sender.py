@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.batches.send_state import SendState
+from airflow_provider_astrobpm.client import search
 from airflow_provider_astrobpm.client.errors import CallError, SettingsError
 from airflow_provider_astrobpm.client.log_note import LogNote
 from airflow_provider_astrobpm.client.metrics import AMBIGUOUS_STARTS, STARTS
@@ -31,7 +32,7 @@ class BatchSender:
     :param max_concurrency: the maximum number of concurrent starts.
     :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
     :param grace: seconds after which a started instance certainly shows in the lists.
-    :param endpoint: what this process has learnt about the environment.
+    :param endpoint: what is known about the environment; by default, what this process has learnt.
     :param log: receives notes for the task log.
     :param clock: returns the time, in seconds since the epoch.
     :param sleep: sleeps for a number of seconds.
@@ -44,12 +45,12 @@ class BatchSender:
         max_concurrency: int = 16,
         rate_limit: float | None = None,
         grace: float = 60,
-        endpoint: EndpointTraits,
+        endpoint: EndpointTraits | None = None,
         log: Callable[[LogNote], None],
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._client = client
+        self.client = client
         self.state = SendState(
             max_concurrency=max_concurrency,
             max_attempts=client.settings.max_attempts,
@@ -58,10 +59,10 @@ class BatchSender:
         )
         """What is known of the starts so far."""
         self._grace = grace
-        self._endpoint = endpoint
-        self._log = log
-        self._clock = clock
-        self._sleep = sleep
+        self.endpoint = endpoint or search.traits_of_endpoint(client.settings.base_url)
+        self.log = log
+        self.clock = clock
+        self.sleep = sleep
         self._began = self._logged_at = 0.0
         self._counted: Counter[str] = Counter()
 
@@ -83,7 +84,7 @@ class BatchSender:
         """
         state = self.state
         state.total = total
-        self._began = self._logged_at = self._clock()
+        self._began = self._logged_at = self.clock()
         await asyncio.gather(*(self._work(starts) for _ in range(state.max_concurrency)))
         self._log_progress(last=True)
         if state.in_doubt:
@@ -111,26 +112,26 @@ class BatchSender:
     async def _send(self, launch: Launch, key: str) -> bool:
         """Send the start of a launch when the pace allows it. Return whether the launch is finished."""
         state = self.state
-        while (seconds := state.delay(self._clock())) > 0:
-            await self._sleep(seconds)
+        while (seconds := state.delay(self.clock())) > 0:
+            await self.sleep(seconds)
             if state.stopped_by is not None:
                 return False
         operation = launch.operation(key)
-        sent_at = self._clock()
+        sent_at = self.clock()
         state.sending(sent_at)
         try:
-            instance = await self._client.call_once(operation)
+            instance = await self.client.call_once(operation)
         except CallError as error:
-            pause = state.failed(launch, key, error, sent_at=sent_at, now=self._clock())
+            pause = state.failed(launch, key, error, sent_at=sent_at, now=self.clock())
             if pause:
-                self._log(LogNote(f"Sending no starts for {pause:.0f} s. {error}", warning=True))
+                self.log(LogNote(f"Sending no starts for {pause:.0f} s. {error}", warning=True))
             return pause is None
         except SettingsError:
             state.under_way -= 1
             raise
         state.succeeded(launch, instance)
-        if warning := self._endpoint.learn_key(key, instance):
-            self._log(LogNote(warning, warning=True))
+        if warning := self.endpoint.learn_key(key, instance):
+            self.log(LogNote(warning, warning=True))
         return True
 
     async def _recover(self, preexisting_ids: Collection[str] | None) -> None:
@@ -140,8 +141,8 @@ class BatchSender:
         """
         in_doubt = self.state.in_doubt
         words = f"The answers to {len(in_doubt)} starts were lost; searching for their instances"
-        self._log(LogNote(words, warning=True))
-        recovery = await self._client.run(
+        self.log(LogNote(words, warning=True))
+        recovery = await self.client.run(
             recover_lost_starts(
                 {
                     key: LostStart(
@@ -152,9 +153,9 @@ class BatchSender:
                 },
                 grace=self._grace,
                 posted_at=self._began,
-                clock=self._clock,
+                clock=self.clock,
                 existing=frozenset(preexisting_ids or ()),
-                form=self._endpoint.key_form,
+                form=self.endpoint.key_form,
             )
         )
         if error := self.state.recovered(recovery):
@@ -162,7 +163,7 @@ class BatchSender:
 
     def _log_progress(self, *, last: bool = False) -> None:
         """Log the progress every few seconds."""
-        now = self._clock()
+        now = self.clock()
         if now - self._logged_at < PROGRESS_SECONDS and not last:
             return
         self._logged_at = now
@@ -174,7 +175,7 @@ class BatchSender:
         left = "" if last or total is None or not done else f", about {(total - done) / rate:.0f} s left"
         refused = f", {counts.refused} refused" if counts.refused else ""
         of_all = "" if total is None else f" of {total}"
-        self._log(LogNote(f"Started {started}{of_all}{refused}; {rate:.0f}/s{left}"))
+        self.log(LogNote(f"Started {started}{of_all}{refused}; {rate:.0f}/s{left}"))
 
     def _count_starts(self) -> None:
         """Count what is new in the metrics. One metrics call for each start would cost too much."""
@@ -183,6 +184,6 @@ class BatchSender:
             (STARTS, len(counts.instances)),
             (AMBIGUOUS_STARTS, counts.in_doubt + counts.found),
         ):
-            self._client.meter.count(what, number - self._counted[what])
+            self.client.meter.count(what, number - self._counted[what])
             self._counted[what] = number
-        self._client.flush_request_counts()
+        self.client.flush_request_counts()

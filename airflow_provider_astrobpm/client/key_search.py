@@ -98,8 +98,10 @@ class KeyMatches:
         """Record that instances move faster than they can be listed."""
         self._are_unsteady = True
 
-    def place(self, instance: BpmInstance, moment: float) -> Placement:
-        """Return whether an instance was started before a moment, given in seconds since the epoch."""
+    def place(self, instance: BpmInstance, moment: float | None) -> Placement:
+        """Return whether an instance was started before a moment, in seconds since the epoch. Without one, it counts as since."""
+        if moment is None:
+            return Placement.SINCE
         return timestamps.place(
             instance.start_time, moment, self._clock(), clock_is_credible=self.clock_is_credible
         )

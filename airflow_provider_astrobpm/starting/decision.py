@@ -59,24 +59,17 @@ class StartRequest(TryRequest[StartRecord]):
 
     :param start: the operation that starts it, with a business key.
     :param bpm_name: the BPM's name.
-    :param business_key: the author's own key, which others may use too; ``None`` for the key made from the task.
     :param if_open_instance_exists: what to do if an open instance has the custom key.
     """
 
     start: Callable[[str], Operation[BpmInstance]]
     bpm_name: str
-    business_key: str | None = None
     if_open_instance_exists: IfOpenInstanceExists = "start"
 
     @property
     def searches_always(self) -> bool:
         """Whether even a first try searches, because others may use the key."""
         return self.business_key is not None and self.if_open_instance_exists != "start"
-
-    @property
-    def searches_after_clear(self) -> bool:
-        """Whether a try searches by key for what older generations have started."""
-        return self.business_key is None
 
     def taken_over(self, record: StartRecord) -> StartRecord:
         """Return what this generation keeps of an older generation's record when a person is asked to check."""
@@ -94,11 +87,7 @@ class StartRequest(TryRequest[StartRecord]):
         return self.business_key or self.identity.key(self.generation, launch)
 
     def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
-        """Return a collector for search results that keeps the instances that this request may be about.
-
-        :param form: how the endpoint changes business keys, if known.
-        :param clock: returns the time, in seconds since the epoch.
-        """
+        """Return a collector for the instances that have the key of this task, or its custom key."""
         if self.business_key is None:
             return KeyMatches(
                 lambda one: self.identity.read(one.business_key) is not None,

@@ -17,6 +17,7 @@ Only a search by business key has to wait until every instance that an earlier t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.key_form import KeyForm
     from airflow_provider_astrobpm.client.key_search import KeyMatches
 
 
@@ -42,29 +44,38 @@ class LookupMethod(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TryRequest(TaskTry, Generic[R]):
+class TryRequest(TaskTry, ABC, Generic[R]):
     """Describes what one try of a task wants to start.
 
     :param keeps_open: whether an open instance of an older generation is adopted even if it was not left open on purpose.
+    :param business_key: the author's own key, which others may use too; ``None`` for keys made from the task, and for a batch.
     :param accepts: returns whether a closed instance has succeeded, that is, ended as the task wants.
     :param timeout: seconds for the wait, which begins when everything is started.
     :param grace: seconds after which a started instance certainly shows in the lists.
     """
 
     keeps_open: bool = False
+    business_key: str | None = None
     accepts: Callable[[BpmInstance], bool]
     timeout: float | None = None
     grace: float = 60
 
     @property
+    @abstractmethod
     def searches_always(self) -> bool:
         """Whether even a first try searches, because others may use the keys."""
-        return False
 
-    @property
-    def searches_after_clear(self) -> bool:
-        """Whether a try searches by key for what older generations have started."""
-        return True
+    @abstractmethod
+    def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
+        """Return a collector for search results that keeps the instances that this request may be about.
+
+        :param form: how the endpoint changes business keys, if known.
+        :param clock: returns the time, in seconds since the epoch.
+        """
+
+    @abstractmethod
+    def taken_over(self, record: R) -> R:
+        """Return what this generation keeps of an older generation's record when a person is asked to check."""
 
     def own(self, record: R | None) -> R | None:
         """Return the record if it belongs to this generation."""
@@ -87,10 +98,6 @@ class TryRequest(TaskTry, Generic[R]):
     def is_answered(self, record: R | None) -> bool:
         """Return whether a person was asked to search, and has cleared the task since."""
         return record is not None and self.own(record) is None and record.told
-
-    def taken_over(self, record: R) -> R:
-        """Return what this generation keeps of an older generation's record when a person is asked to check."""
-        return record
 
     def record_person_asked(self, record: R | None, kind: type[R]) -> R:
         """Return the record to store after asking a person to check. It belongs to this generation, so only a clear answers."""
@@ -120,7 +127,7 @@ class TryRequest(TaskTry, Generic[R]):
             return Placement.BEFORE
         own = self.own(record) if generation == self.generation else None
         moment = self.since if own is None or own.posted_at is None else own.posted_at
-        placed = Placement.SINCE if moment is None else matches.place(instance, moment)
+        placed = matches.place(instance, moment)
         if placed is not Placement.UNKNOWN:
             return placed
         if record is None or record.posted_at is None:
@@ -143,8 +150,8 @@ def choose_lookup(request: TryRequest[R], record: R | None) -> LookupMethod:
     # So nothing of this generation exists, but something of an older one may.
     if record is not None and record.instance_id is not None:
         return LookupMethod.ID
-    if not request.searches_after_clear:
-        return LookupMethod.NONE
+    if request.business_key is not None:
+        return LookupMethod.NONE  # after a clear, "start" with the custom key starts unconditionally
     is_unknown = request.try_number > 1 if record is None or record.older_unknown else record.mentions_start
     return LookupMethod.KEY if is_unknown else LookupMethod.NONE
 

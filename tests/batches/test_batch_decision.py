@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.batches.batch_decision import AdoptLaunch, BatchDecider, StartLaunch
+from airflow_provider_astrobpm.batches.batch_decision import BatchDecider, StartLaunch
 from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_record import (
     MAX_LAUNCHES_WITH_CUSTOM_KEYS,
@@ -25,7 +25,7 @@ from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import KeyForm
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
-from airflow_provider_astrobpm.starting.decision_table import MAX_PREEXISTING_IDS
+from airflow_provider_astrobpm.starting.decision_table import MAX_PREEXISTING_IDS, AdoptInstance
 from airflow_provider_astrobpm.starting.try_request import LookupMethod, choose_lookup, lookup_delay
 
 TASK = TaskIdentity("dag", "run", "task")
@@ -45,6 +45,11 @@ def batch_request(**fields: Any) -> BatchRequest:
 
 def key_of(launch: Launch, generation: int = 2, again: int = 1) -> str:
     return TASK.batch_key(BatchKey(generation, launch.number, launch.digest, again))
+
+
+def adoption(instance: BpmInstance, *, left: bool = False) -> AdoptInstance:
+    why = "it was left open when the task was cleared" if left else "an earlier try started it"
+    return AdoptInstance(instance, why)
 
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc).timestamp()
@@ -108,7 +113,7 @@ class TestDecide:
         found = decider(*((state, key_of(FIRST, again=n)) for n, state in enumerate(states, 1)))
         decision = found.decide(FIRST)
         if isinstance(end, str):
-            assert isinstance(decision, AdoptLaunch)
+            assert isinstance(decision, AdoptInstance)
             assert decision.instance.id == end
         else:
             assert decision == StartLaunch(FIRST, key_of(FIRST, again=end))
@@ -142,9 +147,9 @@ class TestDecide:
             AmbiguousStartError, match=f"{key!r}.*launch 1, but is not an instance of 'Approval'|launch 1"
         ):
             BatchDecider(asked_for, None, matches_of(asked_for, [strange])).decide(FIRST)
-        assert BatchDecider(asked_for, None, matches_of(asked_for, [strange, own])).decide(
-            FIRST
-        ) == AdoptLaunch(FIRST, own)
+        assert BatchDecider(asked_for, None, matches_of(asked_for, [strange, own])).decide(FIRST) == adoption(
+            own
+        )
 
     def test_does_not_terminate_a_bpm_called_by_an_adopted_instance(self, make: Make) -> None:
         key = key_of(FIRST, 1)
@@ -166,7 +171,7 @@ class TestDecide:
     def test_adopts_a_satisfied_launch_whatever_its_instance_did_since(self, decider: Any) -> None:
         record = BatchRecord(generation=2, posted_at=1.0, unfinished=True).failed(unfinished=True, met=[1])
         found = decider((BAD, key_of(FIRST)), (BAD, key_of(SECOND)), record=record)
-        assert isinstance(found.decide(FIRST), AdoptLaunch)
+        assert isinstance(found.decide(FIRST), AdoptInstance)
         assert isinstance(found.decide(SECOND), StartLaunch)
         assert found.met == {1}
 
@@ -189,11 +194,9 @@ class TestDecide:
             *((state, key_of(launch, 1)) for state, launch in states), record=record, keeps_open=keeps_open
         )
         decisions = [found.decide(launch) for launch in (FIRST, SECOND, third)]
-        assert [one.instance.id for one in decisions if isinstance(one, AdoptLaunch)] == goes_on
-        started = [one.launch for one in decisions if isinstance(one, StartLaunch)]
-        assert all(
-            one == StartLaunch(one.launch, key_of(one.launch)) for one in decisions if one.launch in started
-        )
+        assert [one.instance.id for one in decisions if isinstance(one, AdoptInstance)] == goes_on
+        started = [one for one in decisions if isinstance(one, StartLaunch)]
+        assert started == [StartLaunch(one.launch, key_of(one.launch)) for one in started]
         assert [one.id for one in found.superseded()] == superseded
         found.check_none_missing()
 
@@ -203,13 +206,13 @@ class TestDecide:
         record = BatchRecord(generation=5, posted_at=1.0, unfinished=True, goes_on_from=3)
         found = decider(*instances, record=record, generation=7)
         assert isinstance(found.decide(FIRST), StartLaunch)
-        assert isinstance(found.decide(SECOND), AdoptLaunch)
-        assert isinstance(found.decide(Launch(3, NAME)), AdoptLaunch)
+        assert isinstance(found.decide(SECOND), AdoptInstance)
+        assert isinstance(found.decide(Launch(3, NAME)), AdoptInstance)
 
     def test_a_retry_resumes_the_same_generations(self, decider: Any) -> None:
         record = BatchRecord(generation=2, posted_at=1.0, goes_on_from=1)
         found = decider((GOOD, key_of(FIRST, 1)), (BAD, key_of(FIRST, 2)), record=record)
-        assert isinstance(found.decide(FIRST), AdoptLaunch), (
+        assert isinstance(found.decide(FIRST), AdoptInstance), (
             "a succeeded instance counts, whoever completed it"
         )
 
@@ -219,7 +222,10 @@ class TestDecide:
         new = make("2", business_key=key, start_time="2026-03-01 10:00:00")
         record = BatchRecord(generation=2, posted_at=datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp())
         recent = make("3", business_key="another")
-        for found, ends in (([old, new], AdoptLaunch(FIRST, new)), ([old, recent], StartLaunch(FIRST, key))):
+        for found, ends in (
+            ([old, new], adoption(new)),
+            ([old, recent], StartLaunch(FIRST, key)),
+        ):
             assert BatchDecider(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
 
     def test_refuses_if_the_lists_may_hide_an_instance(self, make: Make) -> None:
@@ -344,14 +350,14 @@ class TestCustomKeys:
 
     def decide(
         self, record: BatchRecord | None, *found: BpmInstance, asked_for: BatchRequest = ORDER
-    ) -> tuple[BatchDecider, StartLaunch | AdoptLaunch]:
+    ) -> tuple[BatchDecider, StartLaunch | AdoptInstance]:
         decider = BatchDecider(asked_for, record, matches_of(asked_for, found))
         return decider, decider.decide(KEYED)
 
     def test_a_retry_recognises_its_instance_by_its_id(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", GOOD, business_key="mine")
         decider, decision = self.decide(self.known(own), own, other)
-        assert decision == AdoptLaunch(KEYED, own)
+        assert decision == adoption(own)
         assert decider.preexisting_ids == ("9",)
 
     def test_never_adopts_an_instance_that_others_started(self, make: Make) -> None:
@@ -381,7 +387,7 @@ class TestCustomKeys:
                 self.decide(record, *instances)
             return
         _, decision = self.decide(record, *instances)
-        assert (decision.instance.id if isinstance(decision, AdoptLaunch) else None) == ends
+        assert (decision.instance.id if isinstance(decision, AdoptInstance) else None) == ends
 
     def test_ignores_instances_from_long_ago(self, make: Make) -> None:
         began = datetime(2026, 3, 1, tzinfo=timezone.utc).timestamp()
@@ -412,13 +418,13 @@ class TestCustomKeys:
         own, other = make("8", business_key="mine"), make("9", business_key="mine")
         asked_for = batch_request(own_keys={1: "mine"}, keeps_open=keeps_open)
         decider, decision = self.decide(self.known(own, generation=1), own, other, asked_for=asked_for)
-        assert decision == (AdoptLaunch(KEYED, own) if keeps_open else StartLaunch(KEYED, "mine"))
+        assert decision == (adoption(own, left=True) if keeps_open else StartLaunch(KEYED, "mine"))
         assert [one.id for one in decider.superseded()] == ([] if keeps_open else ["8"])
 
     def test_a_clear_after_a_failure_resumes_the_older_generation(self, make: Make) -> None:
         own, other = make("8", GOOD, business_key="mine"), make("9", business_key="mine")
         decider, decision = self.decide(self.known(own, generation=1, unfinished=True), own, other)
-        assert decision == AdoptLaunch(KEYED, own)
+        assert decision == adoption(own, left=True)
         assert decider.superseded() == []
 
     def test_a_clear_after_a_person_was_asked_starts_the_launch(self, make: Make) -> None:
@@ -508,7 +514,7 @@ def test_never_starts_a_second_open_instance_of_a_launch(
                 decider.decide(launch)
         elif OPEN in states or GOOD in states:
             decision = decider.decide(launch)
-            assert isinstance(decision, AdoptLaunch)
+            assert isinstance(decision, AdoptInstance)
             assert decision.instance.business_key is not None
             assert TASK.read_batch(decision.instance.business_key) is not None
             assert decision.instance.state == (OPEN if OPEN in states else GOOD)

@@ -12,6 +12,7 @@ import msgspec
 from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord, BatchRequest
 from airflow_provider_astrobpm.batches.batch_run import BatchRun
+from airflow_provider_astrobpm.batches.batch_sender import BatchSender
 from airflow_provider_astrobpm.client import operations, process_state
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.errors import AstroZeroError
@@ -218,13 +219,16 @@ class Batch:
             launcher = BatchRun(
                 order,
                 lambda: iter(self.launches),
-                client=Client(process, history.max_attempts),
+                sender=BatchSender(
+                    Client(process, history.max_attempts),
+                    max_concurrency=3,
+                    grace=GRACE,
+                    log=lambda _note: None,
+                    clock=process.clock,
+                    sleep=asyncio.sleep,
+                ),
                 remember=process.remember,
-                log=lambda _note: None,
                 total=len(self.launches) if history.is_checked else None,
-                max_concurrency=3,
-                clock=process.clock,
-                sleep=asyncio.sleep,
             )
             try:
                 launched = loop.run_until_complete(launcher.launch(record))

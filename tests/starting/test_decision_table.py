@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import pytest
 
-from airflow_provider_astrobpm.batches.batch_decision import AdoptLaunch, BatchDecider
+from airflow_provider_astrobpm.batches.batch_decision import BatchDecider
 from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord, BatchRequest
 from airflow_provider_astrobpm.client import operations, states
@@ -246,7 +246,7 @@ def decide(subject: Subject, row: Row) -> tuple[str | int, tuple[str, ...]]:
             made = decider.decide(LAUNCH)
         except AmbiguousStartError as error:
             return str(error), ()
-        done = made.instance.id if isinstance(made, AdoptLaunch) else made.key
+        done = made.instance.id if isinstance(made, AdoptInstance) else made.key
         terminated = decider.superseded()
     else:
         found = decision.classify(request, record, matches)

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord, BatchRequest
 from airflow_provider_astrobpm.batches.batch_run import BatchRun
+from airflow_provider_astrobpm.batches.batch_sender import BatchSender
 from airflow_provider_astrobpm.client import operations, states
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError
@@ -63,12 +64,11 @@ class Start:
         run = BatchRun(
             BatchRequest(**self._fields),
             lambda: iter([Launch(1, BPM)]),
-            client=client,
+            sender=BatchSender(
+                client, grace=GRACE, log=lambda _note: None, clock=self.clock, sleep=self.clock.asleep
+            ),
             remember=self.records.append,
-            log=lambda _note: None,
             total=1,
-            clock=self.clock,
-            sleep=self.clock.asleep,
         )
         return await run.launch(None)
 

@@ -301,6 +301,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         """
         from airflow_provider_astrobpm.batches import batch_input, batch_record, batch_run  # noqa: PLC0415
         from airflow_provider_astrobpm.batches.batch_results import allowed_failures  # noqa: PLC0415
+        from airflow_provider_astrobpm.batches.batch_sender import BatchSender  # noqa: PLC0415
         from airflow_provider_astrobpm.task_base import batch_xcoms, heartbeat, thread_loop  # noqa: PLC0415
 
         state_record, this, record = self._begun.state_record, self._begun.this, self._begun.record
@@ -322,15 +323,18 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 self._launcher = launcher = batch_run.BatchRun(
                     order,
                     read if survey else lambda: batch_input.reject_custom_keys(read()),
-                    client=client,
+                    sender=BatchSender(
+                        client,
+                        max_concurrency=self.max_concurrency,
+                        rate_limit=self.rate_limit,
+                        grace=settings.start_grace,
+                        log=lambda note: note.write_to(self.log),
+                    ),
                     remember=state_record.write,
-                    log=lambda note: note.write_to(self.log),
                     total=total,
                     may_be_refused=allowed_failures(self.max_failures, total or 0)
                     if self.fail_fast
                     else None,
-                    max_concurrency=self.max_concurrency,
-                    rate_limit=self.rate_limit,
                     with_variables=self.result_variables,
                 )
                 if self._is_stopping:
