@@ -58,21 +58,26 @@ def get_provider_info() -> dict[str, Any]:
                     "client_cert": _field("Client certificate", "Path of a certificate for mutual TLS."),
                     "client_key": _field("Client key", "Path of its key, if it is in a separate file."),
                     "proxy": _field("Proxy", "URL of a proxy for all calls.", format="password"),
-                    "connect_timeout": _number("Connect timeout (s)", "Default: 10."),
-                    "read_timeout": _number("Read timeout (s)", "Default: 30."),
-                    "max_attempts": _whole(
-                        "Attempts", "The maximum number of times that a call is sent. Default: 5."
+                    "connect_timeout": _field("Connect timeout (s)", "Default: 10.", "number"),
+                    "read_timeout": _field("Read timeout (s)", "Default: 30.", "number"),
+                    "max_attempts": _field(
+                        "Attempts", "The maximum number of times that a call is sent. Default: 5.", "integer"
                     ),
-                    "max_wait": _number("Longest wait between attempts (s)", "Default: 30."),
-                    "max_response_bytes": _whole("Longest answer (bytes)", "Default: 67108864 (64 MiB)."),
-                    "csrf": _truth("CSRF token on writes", "Fetch a CSRF token and send it with each write."),
+                    "max_wait": _field("Longest wait between attempts (s)", "Default: 30.", "number"),
+                    "max_response_bytes": _field(
+                        "Longest answer (bytes)", "Default: 67108864 (64 MiB).", "integer"
+                    ),
+                    "csrf": _field(
+                        "CSRF token on writes", "Fetch a CSRF token and send it with each write.", "boolean"
+                    ),
                     "timezone": _field(
                         "Time zone of timestamps",
                         "Such as Asia/Shanghai. Without it timestamps are passed on as Astro Zero sends them.",
                     ),
-                    "start_grace": _number(
+                    "start_grace": _field(
                         "Start shows within (s)",
                         "Seconds after which a started instance is certainly visible in the lists. Default: 60.",
+                        "number",
                     ),
                     "instance_lookup": _field(
                         "Instance look-up",
@@ -85,7 +90,9 @@ def get_provider_info() -> dict[str, Any]:
                         "Address of an instance",
                         "Template with {host} and {instance_id}, for the url of an instance.",
                     ),
-                    "allow_http": _truth("Allow http", "Send the secret unencrypted to another host."),
+                    "allow_http": _field(
+                        "Allow http", "Send the secret unencrypted to another host.", "boolean"
+                    ),
                 },
             }
         ],
@@ -98,15 +105,3 @@ def _modules(module: str) -> dict[str, Any]:
 
 def _field(label: str, description: str, kind: str = "string", **schema: Any) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
-
-
-def _number(label: str, description: str) -> dict[str, Any]:
-    return _field(label, description, kind="number")
-
-
-def _whole(label: str, description: str) -> dict[str, Any]:
-    return _field(label, description, kind="integer")
-
-
-def _truth(label: str, description: str) -> dict[str, Any]:
-    return _field(label, description, kind="boolean")

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client import operations, states, timestamps
 from airflow_provider_astrobpm.client.instance import BpmInstance
+from airflow_provider_astrobpm.client.shown_keys import ShownKeys
 from airflow_provider_astrobpm.client.timestamps import Placement
 from airflow_provider_astrobpm.client.wire import UNKNOWN_STATE, row_count, unreadable_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from airflow_provider_astrobpm.client.operations import Flow
     from airflow_provider_astrobpm.client.wire import UnreadableRow
@@ -58,8 +59,7 @@ class KeyMatches:
         self.resembling: dict[str, BpmInstance] = {}
         """The instances whose keys resemble a requested one, by id."""
         self._unreadable: list[UnreadableRow] = []
-        self._shows_keys = False
-        self._names_without_keys: set[str] = set()
+        self._keys = ShownKeys()
         self._cut_off: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
         self._are_unsteady = False
         self.clock_is_credible = False
@@ -76,11 +76,8 @@ class KeyMatches:
             stamps = (row.start_time for row in rows)
             self.clock_is_credible = timestamps.is_clock_credible(stamps, self._clock())
         self._unreadable += unreadable_in(rows)
+        self._keys.add_list(rows)
         for row in rows:
-            if row.business_key in (None, row.id):
-                self._names_without_keys.add(row.name)
-            else:
-                self._shows_keys = True
             if self._wanted(row):
                 self.instances[row.id] = row
             elif self._resembles(row.business_key):
@@ -131,15 +128,13 @@ class KeyMatches:
             )
         return self.why_incomplete(since, bpm_name, any_open_counts=any_open_counts)
 
-    def why_keyless(self, bpm_names: Iterable[str] | None = None) -> str | None:
+    def why_keyless(self, bpm_names: Collection[str] | None = None) -> str | None:
         """Return a message if the lists show instances but no business keys, otherwise ``None``.
 
         :param bpm_names: the BPMs whose instances count; without it, all count.
         """
-        names = self._names_without_keys
-        if self._shows_keys or not (names if bpm_names is None else names.intersection(bpm_names)):
-            return None
-        return "the lists show no business keys here"
+        is_keyless = not self._keys.is_proven and self._keys.has_keyless(bpm_names)
+        return "the lists show no business keys here" if is_keyless else None
 
     def why_incomplete(
         self, since: float | None, bpm_name: str | None = None, *, any_open_counts: bool = False
@@ -166,7 +161,7 @@ class KeyMatches:
             return False
         if "businessKey" in row.unread or self._resembles(row.business_key):
             return True
-        if not self._shows_keys and row.business_key in (None, row.id):
+        if not self._keys.is_proven and row.business_key in (None, row.id):
             return True
         name = bpm_name or row.name or ""
         return self._wanted(

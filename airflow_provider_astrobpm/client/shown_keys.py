@@ -14,7 +14,7 @@ from airflow_provider_astrobpm.client.errors import KeysNotShownError
 from airflow_provider_astrobpm.client.wire import unreadable_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
 
@@ -28,6 +28,8 @@ class ShownKeys:
     def __init__(self, *, shows_any: bool = False) -> None:
         self.shows_any = shows_any
         """Whether a row shows a business key, or an unreadable row may."""
+        self.is_proven = False
+        """Whether a readable row shows a business key."""
         self._names: dict[str, str] = {}
 
     def add_list(self, rows: Sequence[BpmInstance]) -> None:
@@ -36,10 +38,17 @@ class ShownKeys:
             if row.business_key in (None, row.id):
                 self._names[row.id] = row.name
             else:
-                self.shows_any = True
+                self.shows_any = self.is_proven = True
         for odd in unreadable_in(rows):
             if "businessKey" in odd.unread or odd.business_key not in (None, odd.id):
                 self.shows_any = True
+
+    def has_keyless(self, bpm_names: Collection[str] | None) -> bool:
+        """Return whether a row shows no business key.
+
+        :param bpm_names: the BPMs whose instances count; with ``None`` all count.
+        """
+        return bool(self._names if bpm_names is None else set(self._names.values()).intersection(bpm_names))
 
     def why_not_found(self, business_key: str, bpm_name: str | None) -> KeysNotShownError | None:
         """Return the error for a search by business key that cannot work here, or ``None`` if it can.
@@ -47,6 +56,6 @@ class ShownKeys:
         :param business_key: the key.
         :param bpm_name: the BPM's name, if only its instances count.
         """
-        if self.shows_any or (not self._names if bpm_name is None else bpm_name not in self._names.values()):
+        if self.shows_any or not self.has_keyless(None if bpm_name is None else [bpm_name]):
             return None
         return KeysNotShownError(business_key, bpm_name, len(self._names))

@@ -1,7 +1,7 @@
 """Looks up the connection for a wait that has begun. Failed lookups count as failed polls.
 
 Each poke of a rescheduled sensor and each resumption of a deferred task is a new process, which looks up the
-connection again. ``triggers.patience`` does the same in the triggerer.
+connection again. ``triggers.read_retries`` does the same in the triggerer.
 """
 
 from __future__ import annotations
