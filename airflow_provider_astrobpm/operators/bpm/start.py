@@ -148,12 +148,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         self._check_identifiers("bpm_name", "version", "business_key")
         if self.title is not None:
             self.title = validation.rendered_text(self.title, "title")
-        variables = None if self.variables is None else values.json_ready(self.variables, self.zone)
+        if self.variables is not None:
+            self.variables = values.json_ready(self.variables, self.zone)
         self._warn_if_any_status_succeeds()
         self._check_deferral()
         try:
             try:
-                launched = self._launch(context, variables)
+                launched = self._launch(context)
             except AmbiguousStartError as error:
                 clearing.add_clear_advice(error)
                 raise
@@ -186,7 +187,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
             terminate_instance(self.hook.settings, *self._kill_target, self.log)
 
-    def _launch(self, context: Context, variables: dict[str, Any] | None) -> StartResult:
+    def _launch(self, context: Context) -> StartResult:
         from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef  # noqa: PLC0415
         from airflow_provider_astrobpm.client import operations  # noqa: PLC0415
         from airflow_provider_astrobpm.starting import decision  # noqa: PLC0415
@@ -198,11 +199,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         has_started = (
             known is not None and known.generation == this.generation and known.posted_at is not None
         )
-        if self.check_variables and variables is not None and not has_started:
-            self.hook.check_variables(self.bpm_name, variables, version=self.version)
+        if self.check_variables and self.variables is not None and not has_started:
+            names = values.named(self.variables)
+            self.hook.check_variables(self.bpm_name, names, version=self.version)
 
         title = self.title
-        if title is None and operations.TITLE_VARIABLE not in (variables or {}):
+        if title is None and operations.TITLE_VARIABLE not in (self.variables or {}):
             title = this.task.title()
 
         @cache  # the hook checks the operation before the start asks for it
@@ -210,7 +212,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             return operations.start(
                 self.bpm_name,
                 version=self.version,
-                variables=variables,
+                variables=self.variables,
                 business_key=business_key,
                 title=title,
             )
