@@ -1,35 +1,31 @@
 """Decides whether a user ended a task, for its process on a worker and for its trigger.
 
-Airflow stops processes and cancels triggers for many reasons. This is what it tells:
+Airflow stops processes by SIGTERM and cancels triggers for many reasons, and gives none. This is what else it tells:
 
-| Airflow                                               | 3.0 to 3.2        | 3.3         | 3.4                          |
-|-------------------------------------------------------|-------------------|-------------|------------------------------|
-| stops a process that must end, without a reason       | by SIGTERM        | the same    | the same                     |
-| cancels a trigger that must end, without a reason     | yes               | yes         | yes                          |
-| calls the trigger's ``on_kill``, if its wait is over  | no                | yes         | yes                          |
-| the same, if another triggerer has taken over         | no                | yes         | no                           |
-| returns the state of a task instance                  | yes               | yes         | in a loop of the newest iteration |
-| returns the states of ended iterations, to workers    | there are none    | the same    | yes                          |
-| returns the XComs of a task                           | of the latest try | the same    | of the try that asks, unless it was replaced |
+| Airflow                                              | 3.0 to 3.2        | 3.3      | 3.4                               |
+|------------------------------------------------------|-------------------|----------|-----------------------------------|
+| calls the trigger's ``on_kill``, if its wait is over | no                | yes      | yes                               |
+| the same, if another triggerer has taken over        | no                | yes      | no                                |
+| returns the state of a task instance                 | yes               | yes      | in a loop of the newest iteration |
+| returns the states of ended iterations, to workers   | there are none    | the same | yes                               |
+| returns the XComs of a task                          | of the latest try | the same | of the try that asks              |
 
 A wait is over for Airflow if a user ended the task, but also if the trigger has fired. So the state of the task instance decides,
 and in the triggerer what its try has published: that its wait has ended, if the task has ended, and otherwise what it waits for.
 A worker has no time to read that.
 
-| the task instance is                                           | published      | verdict       |
-|----------------------------------------------------------------|----------------|---------------|
-| deleted                                                        | anything       | ended by user |
-| failed, success, skipped, upstream_failed, removed, restarting | this wait      | finished      |
-| failed, success, skipped, upstream_failed, removed, restarting | anything else  | ended by user |
-| deferred, running                                              | this wait      | still waiting |
-| deferred, running                                              | not read       | still waiting |
-| deferred, running                                              | another wait   | ended by user |
-| deferred, running                                              | try replaced   | ended by user |
-| deferred                                                       | nothing        | unknown       |
-| running                                                        | nothing        | undecided     |
-| scheduled, queued                                              | anything       | undecided     |
-| up_for_retry, up_for_reschedule                                | anything       | retried       |
-| in another state                                               | anything       | unknown state |
+| the task instance is                                           | published                  | verdict       |
+|----------------------------------------------------------------|----------------------------|---------------|
+| deleted                                                        | anything                   | ended by user |
+| failed, success, skipped, upstream_failed, removed, restarting | this wait                  | finished      |
+| failed, success, skipped, upstream_failed, removed, restarting | anything else              | ended by user |
+| deferred, running                                              | this wait, not read        | still waiting |
+| deferred, running                                              | another wait, try replaced | ended by user |
+| deferred                                                       | nothing                    | unknown       |
+| running                                                        | nothing                    | undecided     |
+| scheduled, queued                                              | anything                   | undecided     |
+| up_for_retry, up_for_reschedule                                | anything                   | retried       |
+| in another state                                               | anything                   | unknown state |
 
 If the verdict is undecided, a trigger reads again. If it stays undecided, a user cleared the task. Only "ended by user" lets a
 worker terminate anything. Something that cannot be read proves nothing.
@@ -94,12 +90,7 @@ class TaskInstanceRef:
     @property
     def trigger_arguments(self) -> dict[str, Any]:
         """The arguments from which a trigger recreates this. The trigger knows the region itself."""
-        return {
-            "dag_id": self.dag_id,
-            "run_id": self.run_id,
-            "task_id": self.task_id,
-            "map_index": self.map_index,
-        }
+        return {name: value for name, value in vars(self).items() if name != "region"}
 
 
 class ReplacedTryError(Exception):
@@ -129,23 +120,14 @@ class TaskVerdict(Enum):
 
 
 ENDED_STATES = ("failed", "success", "skipped", "upstream_failed", "removed")
-_WAITING_VERDICTS = {
-    Published.THIS_WAIT: TaskVerdict.STILL_WAITING,
-    Published.NOT_READ: TaskVerdict.STILL_WAITING,
-    Published.ANOTHER_WAIT: TaskVerdict.ENDED_BY_USER,
-    Published.TRY_REPLACED: TaskVerdict.ENDED_BY_USER,
-}
-_ENDED_VERDICTS = {
-    **dict.fromkeys(Published, TaskVerdict.ENDED_BY_USER),
-    Published.THIS_WAIT: TaskVerdict.FINISHED,
-}
-_VERDICTS: dict[str | None, dict[Published, TaskVerdict]] = {
-    None: dict.fromkeys(Published, TaskVerdict.ENDED_BY_USER),
-    **dict.fromkeys((*ENDED_STATES, "restarting"), _ENDED_VERDICTS),
-    "deferred": {**_WAITING_VERDICTS, Published.NOTHING: TaskVerdict.UNKNOWN},
-    "running": {**_WAITING_VERDICTS, Published.NOTHING: TaskVerdict.UNDECIDED},
-    **dict.fromkeys(("scheduled", "queued"), dict.fromkeys(Published, TaskVerdict.UNDECIDED)),
-    **dict.fromkeys(("up_for_retry", "up_for_reschedule"), dict.fromkeys(Published, TaskVerdict.RETRIED)),
+_STATES_SET_BY_USER = (*ENDED_STATES, "restarting")
+_WAITING_STATES = ("deferred", "running")
+_OTHER_STATES: dict[str | None, TaskVerdict] = {
+    None: TaskVerdict.ENDED_BY_USER,
+    "scheduled": TaskVerdict.UNDECIDED,
+    "queued": TaskVerdict.UNDECIDED,
+    "up_for_retry": TaskVerdict.RETRIED,
+    "up_for_reschedule": TaskVerdict.RETRIED,
 }
 
 
@@ -155,7 +137,15 @@ def judge(state: str | None, published: Published = Published.NOT_READ) -> TaskV
     :param state: the state of the task instance; ``None`` if it was deleted.
     :param published: what its try has published.
     """
-    return _VERDICTS.get(state, dict.fromkeys(Published, TaskVerdict.UNKNOWN_STATE))[published]
+    if state in _STATES_SET_BY_USER:
+        is_over = published is Published.THIS_WAIT
+        return TaskVerdict.FINISHED if is_over else TaskVerdict.ENDED_BY_USER
+    if state not in _WAITING_STATES:
+        return _OTHER_STATES.get(state, TaskVerdict.UNKNOWN_STATE)
+    if published is Published.NOTHING:
+        return TaskVerdict.UNKNOWN if state == "deferred" else TaskVerdict.UNDECIDED
+    is_other = published in {Published.ANOTHER_WAIT, Published.TRY_REPLACED}
+    return TaskVerdict.ENDED_BY_USER if is_other else TaskVerdict.STILL_WAITING
 
 
 _WARM_UPS: list[asyncio.Task[None]] = []
@@ -193,12 +183,12 @@ async def why_not_user_action(task: TaskInstanceRef, key: str, awaited: str) -> 
             again = Backoff(OBSERVATION_DELAY_SECONDS, factor=1, jitter=0.2)
             await asyncio.sleep(again.pause(attempt, random.random()))  # noqa: S311 - jitter
         try:
-            verdict = await sync_to_async(_observe)(task, key, awaited)
+            observation = await sync_to_async(_observe)(task, key, awaited)
         except Exception as error:  # noqa: BLE001 - any error means that nothing is known
             reason = f"the state of its task could not be read ({type(error).__name__})"
         else:
-            if verdict is not TaskVerdict.UNDECIDED:
-                reason = verdict.value
+            if observation is not TaskVerdict.UNDECIDED:
+                reason = observation.value
                 break
             reason = None
     return reason
@@ -206,14 +196,10 @@ async def why_not_user_action(task: TaskInstanceRef, key: str, awaited: str) -> 
 
 def _observe(task: TaskInstanceRef, key: str, awaited: str) -> TaskVerdict:
     state = task_state(task)
-    if state in {"deferred", "running"}:
-        decisive = key
-    elif _VERDICTS.get(state) is _ENDED_VERDICTS:
-        decisive = WAIT_FINISHED
-    else:
+    if state not in (*_STATES_SET_BY_USER, *_WAITING_STATES):
         return judge(state)
     try:
-        value = published_xcom(task, decisive)
+        value = published_xcom(task, key if state in _WAITING_STATES else WAIT_FINISHED)
     except ReplacedTryError:
         return judge(state, Published.TRY_REPLACED)
     if value is None:

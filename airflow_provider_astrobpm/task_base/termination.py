@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm._airflow import stats, user_action
 from airflow_provider_astrobpm.client import actions, search
@@ -124,11 +123,10 @@ def was_ended_by_user(task: TaskInstanceRef, what: str, log: Any) -> bool:
     :param what: the instance or batch of the task, as the beginning of a sentence.
     :param log: the log of the task.
     """
-    seen = _run_with_timeout(STATE_PATIENCE, lambda: user_action.state_on_worker(task))
-    verdict = user_action.judge(seen.value)
-    if seen.failure is None and verdict is user_action.TaskVerdict.ENDED_BY_USER:
+    state, failure = _run_with_timeout(STATE_PATIENCE, lambda: user_action.state_on_worker(task))
+    if failure is None and user_action.judge(state) is user_action.TaskVerdict.ENDED_BY_USER:
         return True
-    why = seen.failure or f"the task is {seen.value}"
+    why = failure or f"the task is {state}"
     log.warning(
         "The task process is stopping, but no user ended the task (%s). Not terminating: %s", why, what
     )
@@ -137,9 +135,8 @@ def was_ended_by_user(task: TaskInstanceRef, what: str, log: Any) -> bool:
 
 def _terminate_and_log(work: Callable[[], str], what: str, log: Any, tally: BufferedMeter) -> None:
     tally.count(KILLS)
-    outcome = _run_with_timeout(PATIENCE, work)
-    came_of_it = outcome.value or f"it may still be open: {outcome.failure}"
-    log.warning("This task was ended by a user. %s: %s", what, came_of_it)
+    note, failure = _run_with_timeout(PATIENCE, work)
+    log.warning("This task was ended by a user. %s: %s", what, note or f"it may still be open: {failure}")
     # Last, and with a separate meter: the handler may have interrupted the task while it used the meter of the process.
     _run_with_timeout(METRICS_SECONDS, lambda: stats.flush_buffer(tally))
 
@@ -161,23 +158,17 @@ def _open_ids(matches: KeyMatches) -> list[str]:
     return [one.id for one in matches.instances.values() if not one.is_closed]
 
 
-@dataclass(frozen=True)
-class _ThreadResult(Generic[T]):
-    value: T | None = None
-    failure: str | None = None
-
-
-def _run_with_timeout(seconds: float, work: Callable[[], T]) -> _ThreadResult[T]:
-    """Run a function in a thread, and return its result, or the reason if it has none in time."""
-    outcomes: list[_ThreadResult[T]] = []
+def _run_with_timeout(seconds: float, work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """Run a function in a thread, and return its result, and the reason if it has none in time."""
+    outcomes: list[tuple[T | None, str | None]] = []
 
     def run() -> None:
         try:
-            outcomes.append(_ThreadResult(work()))
+            outcomes.append((work(), None))
         except Exception as error:  # noqa: BLE001 - it is logged; there is no caller to handle it
-            outcomes.append(_ThreadResult(failure=f"{type(error).__name__}: {error}"))
+            outcomes.append((None, f"{type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=run, name="astro-zero-kill", daemon=True)
     thread.start()
     thread.join(seconds)
-    return outcomes[0] if outcomes else _ThreadResult(failure="no answer in time")
+    return outcomes[0] if outcomes else (None, "no answer in time")

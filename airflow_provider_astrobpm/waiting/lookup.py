@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 READS = Backoff(first=1, longest=60)
 
 
-class LookupWait(BaseWait[None]):
-    """A wait that only tolerates failed reads, for lookups before the actual wait. It has no deadline and no polls."""
-
-    __slots__ = ()
-
-    def __init__(self, max_poll_failure_time: float) -> None:
-        super().__init__(None, max_poll_failure_time)
-
-    def add_to_query(self, sought: SearchRequest) -> None:
-        """Add nothing."""
-
-    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
-        return None
-
-
 def record_failed_read(
     wait: BaseWait[Any],
     what: str,
@@ -64,3 +49,18 @@ def record_failed_read(
     seconds = READS.pause(wait.failed_polls, jitter)
     left = wait.seconds_left(now)
     return seconds if left is None else max(0.0, min(seconds, left))
+
+
+class LookupWait(BaseWait[None]):
+    """A wait that only tolerates failed reads, for lookups before the actual wait. It has no deadline and no polls."""
+
+    __slots__ = ()
+
+    def __init__(self, max_poll_failure_time: float) -> None:
+        super().__init__(None, max_poll_failure_time)
+
+    def add_to_query(self, sought: SearchRequest) -> None:
+        """Add nothing."""
+
+    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+        return None

@@ -148,12 +148,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         self._check_identifiers("bpm_name", "version", "business_key")
         if self.title is not None:
             self.title = validation.rendered_text(self.title, "title")
-        variables = None if self.variables is None else values.json_ready(self.variables, self.zone)
+        if self.variables is not None:
+            self.variables = values.json_ready(self.variables, self.zone)
         self._warn_if_any_status_succeeds()
         self._check_deferral()
         try:
             try:
-                launched = self._launch(context, variables)
+                launched = self._launch(context)
             except AmbiguousStartError as error:
                 clearing.add_clear_advice(error)
                 raise
@@ -186,7 +187,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
             terminate_instance(self.hook.settings, *self._kill_target, self.log)
 
-    def _launch(self, context: Context, variables: dict[str, Any] | None) -> StartResult:
+    def _launch(self, context: Context) -> StartResult:
         from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef  # noqa: PLC0415
         from airflow_provider_astrobpm.client import operations  # noqa: PLC0415
         from airflow_provider_astrobpm.starting import decision  # noqa: PLC0415
@@ -195,11 +196,12 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
         begun = begin_try(context, decision.StartRecord, retries=self.retries or 0)
         state_record, this, known = begun.state_record, begun.this, begun.record
-        if self.check_variables and variables is not None and not begun.has_started:
-            self.hook.check_variables(self.bpm_name, variables, version=self.version)
+        if self.check_variables and self.variables is not None and not begun.has_started:
+            names = values.named(self.variables)
+            self.hook.check_variables(self.bpm_name, names, version=self.version)
 
         title = self.title
-        if title is None and operations.TITLE_VARIABLE not in (variables or {}):
+        if title is None and operations.TITLE_VARIABLE not in (self.variables or {}):
             title = this.identity.title()
 
         @cache  # the hook checks the operation before the start asks for it
@@ -207,7 +209,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             return operations.start(
                 self.bpm_name,
                 version=self.version,
-                variables=variables,
+                variables=self.variables,
                 business_key=business_key,
                 title=title,
             )
