@@ -142,7 +142,7 @@ ACCEPTED: list[tuple[operations.Action, dict[str, Any], dict[str, Any], bool]] =
 ]
 
 
-@pytest.mark.parametrize(("action", "answer", "later", "visible"), ACCEPTED)
+@pytest.mark.parametrize(("action", "answer", "later", "is_confirmed"), ACCEPTED)
 def test_accepted_action_reports_whether_its_effect_shows(
     action: operations.Action,
     answer: dict[str, Any],
