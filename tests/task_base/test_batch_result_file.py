@@ -454,9 +454,9 @@ def test_refuses_an_unknown_storage() -> None:
 def test_storage_libraries_are_imported_only_when_needed() -> None:
     code = """if True:
         import sys
-        from airflow_provider_astrobpm.tasks import launch_file, result_file
-        launch_file.read("s3://bucket/launches.csv")
-        assert result_file
+        from airflow_provider_astrobpm.task_base import batch_input_file, batch_result_file
+        batch_input_file.read("s3://bucket/launches.csv")
+        assert batch_result_file
         assert not {"fsspec", "airflow.sdk"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,12 +15,12 @@ from airflow_provider_astrobpm.task_base import heartbeat
 
 WATCH = """
 import asyncio, pathlib, sys
-from airflow_provider_astrobpm.tasks import orphan
+from airflow_provider_astrobpm.task_base import heartbeat
 
-orphan.CHECK_INTERVAL_SECONDS = 0.05
+heartbeat.CHECK_INTERVAL_SECONDS = 0.05
 reason_file = pathlib.Path(sys.argv[1])
 reason_file.write_text("it watches")
-asyncio.run(orphan.stop_when_superseded(lambda reason: reason_file.write_text(str(reason))))
+asyncio.run(heartbeat.stop_when_superseded(lambda reason: reason_file.write_text(str(reason))))
 """
 # A supervisor that dies as soon as its process watches it.
 DIE = """
