@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from airflow_provider_astrobpm.batches.bulk_change import DONE_WORDS, BulkChange, change_all
-from airflow_provider_astrobpm.batches.bulk_set import set_all
+from airflow_provider_astrobpm.batches.bulk_change import BulkChange, change_all
 from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import select
 from airflow_provider_astrobpm.client import validation
-from airflow_provider_astrobpm.client.effect import has_effect
+from airflow_provider_astrobpm.client.changes import CHANGES, has_effect
 from airflow_provider_astrobpm.client.states import OPEN_STATES
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
 
-    from airflow_provider_astrobpm.batches.bulk_change import BulkAction
+    from airflow_provider_astrobpm.client.changes import ChangeName
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
@@ -54,7 +53,7 @@ def set_variables(args: argparse.Namespace) -> Exit:
     return _change(args, "set", variables)
 
 
-def _change(args: argparse.Namespace, action: BulkAction, variables: dict[str, Any] | None = None) -> Exit:
+def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, Any] | None = None) -> Exit:
     validation.count(args.max_concurrency, "--max-concurrency", least=1)
     with connected(args.conn_id) as hook:
         try:
@@ -78,7 +77,10 @@ def _change(args: argparse.Namespace, action: BulkAction, variables: dict[str, A
         except KeyboardInterrupt:
             say("Interrupted. Nothing was changed.")
             return Exit.INTERRUPTED
-        return _carry_out(hook, plan, variables, args) or otherwise
+        summary = asyncio.run(_BulkRun(hook, plan, variables, args.max_concurrency).run())
+        for line in (*summary.failures, summary.text):
+            say(line)
+        return summary.exit or otherwise
 
 
 def check_variables(hook: AstroZeroHook, instances: Iterable[BpmInstance], variables: Iterable[str]) -> None:
@@ -112,23 +114,6 @@ def _is_confirmed(hook: AstroZeroHook, plan: ChangePlan, args: argparse.Namespac
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _carry_out(
-    hook: AstroZeroHook, plan: ChangePlan, variables: dict[str, Any] | None, args: argparse.Namespace
-) -> Exit:
-    summary = asyncio.run(_BulkRun(hook, plan, variables, args.max_concurrency).run())
-    for line in (*summary.failures, summary.text):
-        say(line)
-    return summary.exit
-
-
-DONE_ALREADY: dict[BulkAction, str] = {
-    "suspend": "suspended already",
-    "resume": "not suspended",
-    "terminate": "terminated already",
-    "set": "",
-}
-"""How to describe an instance that needs no change."""
-
 MAX_LISTED_IDS = 10  # of the instances that were not tried
 
 
@@ -142,7 +127,7 @@ class ChangePlan:
     :param ended: other instances that have ended.
     """
 
-    action: BulkAction
+    action: ChangeName
     to_change: list[BpmInstance] = field(default_factory=list)
     done_already: list[BpmInstance] = field(default_factory=list)
     ended: list[BpmInstance] = field(default_factory=list)
@@ -151,7 +136,7 @@ class ChangePlan:
     def skipped(self) -> str:
         """How many instances are skipped, and why; empty if none is."""
         parts = [
-            f"{len(self.done_already)} {'is' if len(self.done_already) == 1 else 'are'} {DONE_ALREADY[self.action]}"
+            f"{len(self.done_already)} {'is' if len(self.done_already) == 1 else 'are'} {CHANGES[self.action].already}"
             if self.done_already
             else "",
             f"{len(self.ended)} {'has' if len(self.ended) == 1 else 'have'} ended already"
@@ -182,12 +167,11 @@ class ChangePlan:
     @property
     def count(self) -> str:
         """The action and the number of instances, as a sentence."""
-        what = "Set the variables of" if self.action == "set" else self.action.capitalize()
         number = len(self.to_change)
-        return f"{what} {number} instance{'' if number == 1 else 's'}."
+        return f"{CHANGES[self.action].do} {number} instance{'' if number == 1 else 's'}."
 
 
-def make_plan(instances: Iterable[BpmInstance], action: BulkAction) -> ChangePlan:
+def make_plan(instances: Iterable[BpmInstance], action: ChangeName) -> ChangePlan:
     """Sort instances by what an action has to do with them.
 
     Variables are set in any state, also of instances that have ended: what Astro Zero does then is undocumented, so its
@@ -195,7 +179,7 @@ def make_plan(instances: Iterable[BpmInstance], action: BulkAction) -> ChangePla
     """
     plan = ChangePlan(action)
     for instance in instances:
-        if action == "set":
+        if CHANGES[action].shows_effect is None:
             plan.to_change.append(instance)
         elif has_effect(instance, action):
             plan.done_already.append(instance)
@@ -241,7 +225,7 @@ class ChangeSummary:
         change, total = self.change, len(self.plan.to_change)
         failed = len(change.failed) - len(change.in_doubt)
         parts = [
-            f"{DONE_WORDS[change.action]} {len(change.done)} of {total}",
+            f"{CHANGES[change.action].done} {len(change.done)} of {total}",
             f"{len(change.ended)} had ended already" if change.ended else "",
             f"{failed} failed" if failed else "",
             f"{len(change.in_doubt)} unconfirmed" if change.in_doubt else "",
@@ -254,8 +238,9 @@ class ChangeSummary:
         for ids, words in ((change.not_tried, "Not tried"), (self.unknown, "Unknown")):
             if ids:
                 rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
-                # Instances do not show whether a variable was set, so the command would set it again everywhere.
-                advice = "" if change.action == "set" else " Run the same command again to finish."
+                # If instances do not show the effect, the command would change all of them again.
+                can_show = CHANGES[change.action].shows_effect is not None
+                advice = " Run the same command again to finish." if can_show else ""
                 lines.append(f"{words}: {', '.join(ids[:MAX_LISTED_IDS])}{rest}.{advice}")
         return "\n".join(lines)
 
@@ -303,18 +288,16 @@ class _BulkRun:
         return ChangeSummary(self._plan, change, interrupted=self._stopped)
 
     async def _change(self) -> BulkChange:
-        limits: dict[str, Any] = {
+        options: dict[str, Any] = {
+            "variables": self._variables,
             "max_concurrency": self._concurrency,
             "log": lambda _note: None,  # the progress bar shows it
             "is_stopped": lambda: self._stopped,
             "progress": self._show,
         }
         async with self._hook.make_async_client(self._hook.settings) as client:
-            if self._plan.action == "set":
-                ids = [one.id for one in self._plan.to_change]
-                return await set_all(client, ids, self._variables or {}, **limits)
             last_seen = {one.id: one.state for one in self._plan.to_change}
-            return await change_all(client, last_seen, self._plan.action, **limits)
+            return await change_all(client, last_seen, self._plan.action, **options)
 
     def _show(self, progress: BulkChange, finished: int) -> None:
         self._progress = progress

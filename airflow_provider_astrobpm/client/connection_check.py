@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_astrobpm.client import operations, states
-from airflow_provider_astrobpm.client.actions import was_certainly_not_sent
+from airflow_provider_astrobpm.client.changes import was_certainly_not_sent
 from airflow_provider_astrobpm.client.errors import CallError, ThrottledError
 from airflow_provider_astrobpm.client.operations import Sleep
 from airflow_provider_astrobpm.client.resend_policy import resend_pause

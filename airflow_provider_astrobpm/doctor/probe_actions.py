@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from airflow_provider_astrobpm.client import operations, states
-from airflow_provider_astrobpm.client.effect import has_effect
+from airflow_provider_astrobpm.client.changes import has_effect
 from airflow_provider_astrobpm.client.wire import decode_instance
 from airflow_provider_astrobpm.doctor.findings import Finding
 from airflow_provider_astrobpm.doctor.observation import (

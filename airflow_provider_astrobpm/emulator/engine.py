@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import math
 from itertools import count
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client.states import STATES, SUSPENDED, is_terminal
 from airflow_provider_astrobpm.emulator.catalogue import Catalogue
 from airflow_provider_astrobpm.emulator.ids import new_instance_id
-from airflow_provider_astrobpm.emulator.instances import ApiAction, Instance, settable
+from airflow_provider_astrobpm.emulator.instances import Instance, settable
 from airflow_provider_astrobpm.emulator.reactions import Reactions, outcomes_of
 from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 from airflow_provider_astrobpm.emulator.switches import Switches
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.process_scripts import Process
     from airflow_provider_astrobpm.emulator.reactions import Reaction
 
-ACTIONS: tuple[ApiAction, ...] = get_args(ApiAction)
+ACTIONS = ("suspend", "resume", "terminate")
 BUSINESS_KEY, TITLE = "$Flow.BusinessKey", "$Flow.Title"
 MACHINE_USER = "machine"
 
@@ -310,7 +310,7 @@ class Engine:
             raise _unknown(instance_id)
         return instance
 
-    def _check_action(self, instance: Instance, action: ApiAction) -> None:
+    def _check_action(self, instance: Instance, action: str) -> None:
         terminated = instance.state in ("Terminated", "User Terminated")
         if instance.closed and not (terminated and action == "terminate"):
             if self.switches.acting_on_closed == "refuse":

@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_astrobpm.emulator.process_scripts import End, Process, ScriptedOutcome, Step
-
-ApiAction = Literal["suspend", "resume", "terminate"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Instance:
     _next: int = 0
     _due: float = math.inf
     _held_for: float = math.inf
-    _accepted: list[tuple[float, ApiAction, str]] = field(default_factory=list)
+    _accepted: list[tuple[float, str, str]] = field(default_factory=list)
 
     @property
     def outcomes(self) -> dict[str, ScriptedOutcome]:
@@ -122,12 +120,12 @@ class Instance:
         else:
             self._enter(self._next, self._due)
 
-    def accept(self, action: ApiAction, terminate_state: str, at: float) -> None:
+    def accept(self, action: str, terminate_state: str, at: float) -> None:
         """Accept an action. It takes effect when the instance is settled to ``at`` or later."""
         self._accepted.append((at, action, terminate_state))
         self._accepted.sort(key=itemgetter(0))
 
-    def act(self, action: ApiAction, terminate_state: str, at: float) -> None:
+    def act(self, action: str, terminate_state: str, at: float) -> None:
         """Apply an action now. It changes nothing if the instance is in that state already."""
         self._apply(at, action, terminate_state)
 
@@ -166,7 +164,7 @@ class Instance:
         """End as ``Broken``."""
         self.move("broken", at, state="Broken", bp_status=None, closed=True)
 
-    def _apply(self, at: float, action: ApiAction, terminate_state: str) -> None:
+    def _apply(self, at: float, action: str, terminate_state: str) -> None:
         if self.closed or (action != "terminate" and self.suspended == (action == "suspend")):
             return
         if action == "terminate":

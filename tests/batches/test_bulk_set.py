@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.batches.bulk_change import BulkChange, change_all
-from airflow_provider_astrobpm.batches.bulk_set import set_all
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.errors import RefusedError, ThrottledError
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
@@ -34,11 +33,13 @@ def ids(settings: Settings, emulator: EmulatorControl) -> list[str]:
     return [emulator.start(BPM)["id"] for _ in range(10)]
 
 
-def run(settings: Settings, work: Any, *arguments: Any, **limits: Any) -> BulkChange:
+SET: dict[str, Any] = {"action": "set", "variables": COUNTRY}
+
+
+def run(settings: Settings, ids: list[str], **arguments: Any) -> BulkChange:
     async def main() -> BulkChange:
         async with AsyncBpmClient(settings, tokens=TokenCache()) as client:
-            change: BulkChange = await work(client, *arguments, log=lambda _note: None, **limits)
-            return change
+            return await change_all(client, dict.fromkeys(ids), log=lambda _note: None, **arguments)
 
     return asyncio.run(main())
 
@@ -50,7 +51,7 @@ def countries(emulator: EmulatorControl) -> int:
 def test_sets_all_with_one_request_each(
     settings: Settings, ids: list[str], emulator: EmulatorControl
 ) -> None:
-    change = run(settings, set_all, ids, COUNTRY)
+    change = run(settings, ids, **SET)
     assert change.note == "set: 10 done"
     assert countries(emulator) == emulator.counts()["variables"] == 10
     assert emulator.counts()["query"] == 0
@@ -60,7 +61,7 @@ def test_a_refusal_fails_one_and_is_not_in_doubt(
     settings: Settings, ids: list[str], emulator: EmulatorControl
 ) -> None:
     emulator.fault("variables", "status", status=403, res_msg="Not yours")
-    change = run(settings, set_all, ids, COUNTRY, max_concurrency=1)
+    change = run(settings, ids, **SET, max_concurrency=1)
     assert list(change.failed) == ids[:1]
     assert "Not yours" in change.failed[ids[0]]
     assert RefusedError.advice.removesuffix(".") in change.failed[ids[0]]
@@ -70,29 +71,27 @@ def test_a_refusal_fails_one_and_is_not_in_doubt(
 
 def test_a_lost_answer_is_in_doubt(settings: Settings, ids: list[str], emulator: EmulatorControl) -> None:
     emulator.fault("variables", "drop_after")
-    change = run(settings, set_all, ids, COUNTRY, max_concurrency=1)
+    change = run(settings, ids, **SET, max_concurrency=1)
     assert change.in_doubt == set(change.failed) == {ids[0]}
     assert countries(emulator) == 10
 
 
 def test_throttling_stops_the_run(settings: Settings, ids: list[str], emulator: EmulatorControl) -> None:
     emulator.fault("variables", "status", status=429, skip=3, times=100)
-    change = run(settings, set_all, ids, COUNTRY, max_concurrency=1)
+    change = run(settings, ids, **SET, max_concurrency=1)
     assert (len(change.done), len(change.not_tried)) == (3, 7)
     assert isinstance(change.stopped_by, ThrottledError)
 
 
-@pytest.mark.parametrize("work", [(set_all, COUNTRY), (change_all, "terminate")], ids=["set", "terminate"])
+@pytest.mark.parametrize("work", [SET, {"action": "terminate"}], ids=["set", "terminate"])
 def test_stops_on_request_and_reports_its_progress(
-    work: tuple[Any, Any], settings: Settings, ids: list[str]
+    work: dict[str, Any], settings: Settings, ids: list[str]
 ) -> None:
     seen: list[tuple[int, int]] = []
-    function, argument = work
     change = run(
         settings,
-        function,
-        dict.fromkeys(ids),
-        argument,
+        ids,
+        **work,
         max_concurrency=1,
         is_stopped=lambda: len(seen) == 5,
         progress=lambda so_far, through: seen.append((len(so_far.done), through)),
@@ -116,5 +115,5 @@ def test_bad_arguments_send_nothing(
     some: list[str], variables: Any, limits: Any, message: str, settings: Settings, emulator: EmulatorControl
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        run(settings, set_all, some, variables, **limits)
+        run(settings, some, action="set", variables=variables, **limits)
     assert not any(emulator.counts().values())

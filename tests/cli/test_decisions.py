@@ -13,13 +13,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_astrobpm.batches.bulk_change import BulkAction, BulkChange
+from airflow_provider_astrobpm.batches.bulk_change import BulkChange
 from airflow_provider_astrobpm.cli.change_commands import MAX_LISTED_IDS, ChangeSummary, make_plan
 from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
 from airflow_provider_astrobpm.cli.option_values import state_named, variables_from
 from airflow_provider_astrobpm.cli.runner import exit_of
 from airflow_provider_astrobpm.cli.selection import InstanceFilter, filter_from
 from airflow_provider_astrobpm.client.ages import AgeLimits, parse_age
+from airflow_provider_astrobpm.client.changes import ChangeName
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AuthenticationError,
@@ -321,7 +322,7 @@ def test_invalid_variables_file_is_rejected(content: str, message: str, tmp_path
     ],
 )
 def test_plan_sorts_instances_by_what_the_action_changes(
-    action: BulkAction, changed: str, done_already: str, ended: str
+    action: ChangeName, changed: str, done_already: str, ended: str
 ) -> None:
     plan = make_plan(
         [
