@@ -8,12 +8,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Generator, Iterator
-from itertools import count
 from typing import Any
 
 import msgspec
 
-from airflow_provider_astrobpm.client import resend_policy
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AstroZeroError,
@@ -23,7 +21,9 @@ from airflow_provider_astrobpm.client.errors import (
     UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.client.instance import BpmInstance
-from airflow_provider_astrobpm.client.operations import Operation
+from airflow_provider_astrobpm.client.operations import Operation, Sleep
+from airflow_provider_astrobpm.client.resend_policy import resending
+from airflow_provider_astrobpm.client.settings import Settings, StaticToken
 from airflow_provider_astrobpm.starting.generation import Generation
 from airflow_provider_astrobpm.starting.try_record import (
     began_at_earliest,
@@ -291,17 +291,14 @@ class World:
 
     def call(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call and resend it if allowed. Yields seconds to sleep, and returns the answer."""
-        limits: Any = None
-        for attempt in count(1):
+        settings = Settings("my_conn", "https://x", StaticToken("t"), max_attempts=self.history.max_attempts)
+        call = resending(lambda: self.send(operation), operation, settings, on_retry=lambda _words: None)
+        while True:
             try:
-                answer = yield from self.send(operation)
-            except CallError as error:
-                limits = limits or resend_policy.policy(operation, max_attempts=0, max_wait=0)
-                if not limits["retry"].predicate(error) or attempt >= self.history.max_attempts:
-                    raise
-                yield 2.0
-            else:
-                return answer
+                step = next(call)
+            except StopIteration as stop:
+                return stop.value
+            yield 2.0 if isinstance(step, Sleep) else step
 
     def send(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call once."""
