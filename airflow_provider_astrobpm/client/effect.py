@@ -25,12 +25,12 @@ CHECKS = Backoff(first=1, longest=15)
 MAX_FAILED_CHECKS = 2  # consecutive failed checks, each with all its attempts, after which checking stops
 
 
-def check_delays(grace: float) -> Iterator[float]:
+def check_delays(grace: float, backoff: Backoff = CHECKS) -> Iterator[float]:
     """Yield the seconds between checks for the effect of an action. Their sum is ``grace``."""
     checks = 0
     while grace > 0:
         checks += 1
-        pause = min(grace, CHECKS.pause(checks, random.random()))  # noqa: S311 - jitter
+        pause = min(grace, backoff.pause(checks, random.random()))  # noqa: S311 - jitter
         yield pause
         grace -= pause
 
