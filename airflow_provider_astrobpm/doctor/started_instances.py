@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.client import operations, states
+from airflow_provider_astrobpm.client.backoff import Backoff
+from airflow_provider_astrobpm.client.effect import check_delays
 from airflow_provider_astrobpm.doctor.observation import Probe, instance_of, raw, rows_of, text
 from airflow_provider_astrobpm.doctor.start_markers import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
 
-# Between polls for an instance or an effect that is not visible yet. About a minute in all, because lists may be long.
-POLL_DELAYS_SECONDS = (1, 2, 4, 8, 8, 8, 8, 8, 8, 8)
-REFUSED_START_POLL_DELAYS_SECONDS = (4,)
+POLL_SECONDS = 60.0  # for an instance or an effect that is not visible yet
+POLLS = Backoff(first=1, longest=8)  # closer together than a task's checks, because lags are measured by them
+REFUSED_START_DELAY_SECONDS = 4.0  # before the second and last search for an instance of a refused start
 TERMINATION_DELAYS_SECONDS = (0, 2, 8)  # before each request to terminate an instance
 
 
@@ -116,6 +118,10 @@ def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[InstanceRow |
     return None, failed or seen
 
 
+def _poll_delays() -> Iterator[float]:
+    return check_delays(POLL_SECONDS, POLLS)
+
+
 class AwaitedRow(NamedTuple):
     """The result of polling for an instance."""
 
@@ -133,7 +139,7 @@ def await_row(
     instance_id: str, last_state: str, wanted: Callable[[InstanceRow], bool], clock: Callable[[], float]
 ) -> ProbeFlow[AwaitedRow]:
     """Poll for about a minute until the row of an instance meets a condition."""
-    for pause in (*POLL_DELAYS_SECONDS, None):
+    for pause in (*_poll_delays(), None):
         row, seen = yield from find_row(instance_id, last_state)
         if row is not None and wanted(row):
             return AwaitedRow(row, row, seen, clock())
@@ -204,7 +210,7 @@ def _identify(started: StartedInstances, *, refused: bool) -> ProbeFlow[None]:
     :param refused: whether to search for instances of refused starts, or of the others. A refused start normally creates
         nothing, so it is removed if the lists show no instance of it.
     """
-    for pause in (*(REFUSED_START_POLL_DELAYS_SECONDS if refused else POLL_DELAYS_SECONDS), None):
+    for pause in (*([REFUSED_START_DELAY_SECONDS] if refused else _poll_delays()), None):
         missing = _unidentified(started, refused=refused)
         if not missing:
             return
@@ -236,7 +242,7 @@ def terminate_one(started: StartedInstances, start: SentStart) -> ProbeFlow[None
             start.end = text(answer, "state")
             return
         accepted = seen.error is None
-        for pause in (*POLL_DELAYS_SECONDS, None) if accepted else (None,):
+        for pause in (*_poll_delays(), None) if accepted else (None,):
             row, lists = yield from find_row(instance_id, states.OPEN_STATES[0])
             if row is not None and has_ended(row):
                 start.end = text(row, "state")

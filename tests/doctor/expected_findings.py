@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_astrobpm.doctor.findings import Finding
-from airflow_provider_astrobpm.doctor.started_instances import POLL_DELAYS_SECONDS
+from airflow_provider_astrobpm.doctor.started_instances import POLL_SECONDS
 
-PATIENCE = sum(POLL_DELAYS_SECONDS)  # seconds for which the doctor polls
 GRACE = 60  # seconds of the connection's ``start_grace``
 ZONES = 14  # maximum offset from UTC in hours
 OTHERS = 5  # instances of another user, without those that a test adds
@@ -159,7 +158,7 @@ def _of_starts(chosen: Mapping[str, Any], others: int) -> dict[str, Expectation]
     """Return the expectations that exist only with --start, or differ with it."""
     cap, shown = chosen["row_cap"], _waiting(chosen, others)
     by_newest = chosen["order_honoured"] or chosen["row_order"] == "newest"
-    in_time = chosen["start_lag"] <= PATIENCE
+    in_time = chosen["start_lag"] <= POLL_SECONDS
     shows = in_time and (cap is None or by_newest or shown + 1 < cap)  # whether each list shows new instances
     may_show = in_time and not shows
     lag = seconds(chosen["start_lag"])
@@ -201,7 +200,7 @@ def _of_starts(chosen: Mapping[str, Any], others: int) -> dict[str, Expectation]
 
 def _of_actions(chosen: Mapping[str, Any], *, shows: bool) -> dict[str, Expectation]:
     lag = chosen["action_lag"]
-    at_once, in_time = lag == 0, lag <= PATIENCE
+    at_once, in_time = lag == 0, lag <= POLL_SECONDS
     is_seen = at_once or (in_time and shows)  # whether the effect of an action shows
     stays_seen = shows and chosen["row_cap"] not in (
         1,

@@ -8,12 +8,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Generator, Iterator
-from itertools import count
 from typing import Any
 
 import msgspec
 
-from airflow_provider_astrobpm.client import resend_policy
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
     AstroZeroError,
@@ -23,12 +21,14 @@ from airflow_provider_astrobpm.client.errors import (
     UnexpectedAnswerError,
 )
 from airflow_provider_astrobpm.client.instance import BpmInstance
-from airflow_provider_astrobpm.client.operations import Operation
+from airflow_provider_astrobpm.client.operations import Operation, Sleep
+from airflow_provider_astrobpm.client.resend_policy import resending
+from airflow_provider_astrobpm.client.settings import Settings, StaticToken
 from airflow_provider_astrobpm.starting.generation import Generation
 from airflow_provider_astrobpm.starting.try_record import (
-    TaskTry,
     began_at_earliest,
     generation_by_record,
+    recorded_intent,
 )
 from tests.starting.history import (
     DAY,
@@ -242,14 +242,15 @@ class World:
         )
         self.since = began_at_earliest(self.prior, try_number=self.number, now=self.clock(), due=self.due)
         self._note_mistakes()
-        intent: Any = TaskTry(
-            identity=self.identity,
+        intent: Any = recorded_intent(
+            self.prior,
+            self.subject.kind,
             generation=self.this.number,
             max_tries=self.max_tries,
             try_number=self.number,
             since=self.since,
-            generation_is_certain=self.this.is_certain,
-        ).intent(self.prior, self.subject.kind)
+            is_certain=self.this.is_certain,
+        )
         if intent != self.prior and self.history.has_store:
             self.remember(intent)
         try:
@@ -290,20 +291,14 @@ class World:
 
     def call(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call and resend it if allowed. Yields seconds to sleep, and returns the answer."""
-        for attempt in count(1):
+        settings = Settings("my_conn", "https://x", StaticToken("t"), max_attempts=self.history.max_attempts)
+        call = resending(lambda: self.send(operation), operation, settings, on_retry=lambda _words: None)
+        while True:
             try:
-                answer = yield from self.send(operation)
-            except CallError as error:
-                may_resend = resend_policy.may_resend(
-                    error,
-                    resend_if_in_doubt=operation.resend_if_in_doubt,
-                    resend_if_malformed=operation.resend_if_malformed,
-                )
-                if not may_resend or attempt >= self.history.max_attempts:
-                    raise
-                yield 2.0
-            else:
-                return answer
+                step = next(call)
+            except StopIteration as stop:
+                return stop.value
+            yield 2.0 if isinstance(step, Sleep) else step
 
     def send(self, operation: Operation[Any]) -> Generator[float, None, Any]:
         """Send a call once."""

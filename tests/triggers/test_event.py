@@ -18,6 +18,7 @@ from airflow.jobs import triggerer_job_runner
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import TriggerEvent
 
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.tokens import TOKENS
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
@@ -404,7 +405,7 @@ def test_logs_a_failure_once_and_again_after_it_returns(
 def test_retries_soon_if_the_connection_cannot_be_read(
     what: str, emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(lookup, "READS", Backoff(first=0.05, longest=60))
     name = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
     good = os.environ[name]
     if what == "missing":

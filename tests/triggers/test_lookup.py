@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSki
 
 from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm.client import errors
+from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
@@ -34,8 +35,7 @@ TASK = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1}
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "FIRST_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(lookup, "MAX_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(lookup, "READS", Backoff(first=0.05, longest=0.1))
 
 
 @pytest.fixture(params=["missing", "broken"])
