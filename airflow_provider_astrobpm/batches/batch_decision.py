@@ -89,8 +89,8 @@ class BatchDecider:
         self._still_open: dict[str, BpmInstance] = {}
         self._adopted: set[str] = set()
         self._decided: set[int] = set()
-        self._unclear: dict[str, str] = {}
-        """Why it is unclear whether an instance belongs to this batch, by instance id."""
+        self._unclear: set[str] = set()
+        """The ids of instances that a deleted run may have started."""
         self._doubt = cache(lambda name: matches.doubt(name, self._since))
         self._unclear_ends: dict[int, str] = {}
         """Why it is unclear whether a succeeded instance belongs to this generation, by launch number."""
@@ -110,7 +110,7 @@ class BatchDecider:
             elif not request.generation_is_certain and request.accepts(instance):
                 self._unclear_ends[key.number] = generation_doubt(instance)
             elif instance.id in self._unclear and not instance.is_closed:
-                raise AmbiguousStartError(self._unclear[instance.id], instance.business_key)
+                raise AmbiguousStartError(start_time_doubt(instance), instance.business_key)
 
     def _is_of_this_run(self, instance: BpmInstance, key: BatchKey) -> bool:
         """Return whether this run of the DAG may have started an instance. A deleted run used the same keys."""
@@ -119,7 +119,7 @@ class BatchDecider:
             return False
         placement = request.place(self._record, self._matches, instance, key.generation)
         if placement is Placement.UNKNOWN:
-            self._unclear[instance.id] = start_time_doubt(instance)
+            self._unclear.add(instance.id)
         return placement is not Placement.BEFORE
 
     def _counts(self, instance: BpmInstance, generation: int) -> bool:
@@ -148,15 +148,19 @@ class BatchDecider:
             )
             mine = [one for _, one in own]
             older = self._older.get((launch.number, launch.digest), [])
+        has_met = launch.number in self.met
+        here = [*mine, *older, *(one for _, one in self._older_open.get(launch.number, ()))]
+        unknown = [one for one in here if one.id in self._unclear]
+        unclear = [one for one in unknown if has_met or self._request.is_relevant(one)]
         doubt = None if self._is_first else self._doubt(launch.bpm_name)
         made = decide_start(
             self._request,
             self._record,
             StartSubject(launch.bpm_name, key, f"launch {launch.number}"),
             ExistingInstances(
-                mine, older, doubt=self._unclear_ends.get(launch.number, doubt), unclear=self._unclear
+                mine, older, doubt=self._unclear_ends.get(launch.number, doubt), unclear=unclear
             ),
-            has_met=launch.number in self.met,
+            has_met=has_met,
         )
         if isinstance(made, RefuseStart):
             raise made.error
@@ -177,9 +181,6 @@ class BatchDecider:
                 raise BatchChangedError(
                     f"launch {launch.number} differs from the launch that started {instance}"
                 )
-        for _, instance in self._older_open.get(launch.number, ()):
-            if unclear := self._unclear.get(instance.id):
-                raise AmbiguousStartError(f"launch {launch.number}: {unclear}", instance.business_key)
 
     def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
         """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
@@ -192,7 +193,7 @@ class BatchDecider:
         """Return the open instances of older generations that no launch has adopted so far."""
         if not self._request.generation_is_certain:
             return []
-        left = self._adopted | self._unclear.keys()
+        left = self._adopted | self._unclear
         return [one for one in self._still_open.values() if one.id not in left]
 
     @property

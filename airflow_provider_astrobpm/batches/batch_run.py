@@ -144,8 +144,9 @@ class BatchRun:
         begun = self._new_record(record, decider)
         to_start = None if keys is None else len(keys) - keys.count(None)
         if to_start != 0:
-            starts = self._starts(decider) if keys is None else self._decided(keys)
-            await self._start(starts, msgspec.structs.replace(begun, answered_at=None), to_start)
+            await self._start(
+                self._starts(decider, keys), msgspec.structs.replace(begun, answered_at=None), to_start
+            )
             begun = self._answered(begun)
         if to_start is None:
             await self._terminate(decider.superseded())
@@ -223,21 +224,14 @@ class BatchRun:
         keys: list[str | None] = []
         doubts: list[AmbiguousStartError] = []
         for launch in self._launches():
-            self._said.append(launch.author_fields(with_variables=self._with_variables))
             try:
-                decision = decider.decide(launch)
+                keys.append(self._decide(decider, launch))
             except AmbiguousStartError as error:
                 doubts.append(error)
-                continue
             except BatchChangedError:
                 if doubts:
                     break
                 raise
-            if isinstance(decision, AdoptInstance):
-                self._adopted[launch.number] = decision.instance
-                keys.append(None)
-            else:
-                keys.append(decision.key)
         if doubts:
             account = BatchCounts(self._total, self._adopted, in_doubt=len(doubts))
             doubts[0].problem += f"; {account}"
@@ -310,27 +304,26 @@ class BatchRun:
                 await self._write_record(self._answered(begun))
             raise
 
-    def _decided(self, keys: list[str | None]) -> Iterator[StartLaunch]:
-        """Return the decided starts."""
+    def _decide(self, decider: BatchDecider, launch: Launch) -> str | None:
+        """Return the business key of a launch to start, or ``None`` if its instance is adopted."""
+        self._said.append(launch.author_fields(with_variables=self._with_variables))
+        decision = decider.decide(launch)
+        if isinstance(decision, StartLaunch):
+            return decision.key
+        self._adopted[launch.number] = decision.instance
+        return None
+
+    def _starts(self, decider: BatchDecider, keys: list[str | None] | None) -> Iterator[StartLaunch]:
+        """Return the starts, decided launch by launch while reading the input unless they are decided already."""
         for launch in self._launches():
-            if (key := keys[launch.number - 1]) is not None:
+            self._read = launch.number
+            key = self._decide(decider, launch) if keys is None else keys[launch.number - 1]
+            if key is not None:
                 if self._are_too_many_refused():
                     return
                 yield StartLaunch(launch, key)
-
-    def _starts(self, decider: BatchDecider) -> Iterator[StartLaunch]:
-        """Decide launch by launch while reading the input, and return the starts."""
-        for launch in self._launches():
-            self._read = launch.number
-            self._said.append(launch.author_fields(with_variables=self._with_variables))
-            decision = decider.decide(launch)
-            if isinstance(decision, AdoptInstance):
-                self._adopted[launch.number] = decision.instance
-            elif self._are_too_many_refused():
-                return
-            else:
-                yield decision
-        decider.check_none_missing()
+        if keys is None:
+            decider.check_none_missing()
 
     def _are_too_many_refused(self) -> bool:
         refused = len(self._sender.state.refused)

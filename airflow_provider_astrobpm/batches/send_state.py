@@ -1,4 +1,4 @@
-"""The state of a batch while its starts are sent: it receives results, and says what to do next and when. No I/O.
+"""The state of a batch while its starts are sent: it receives results, and says what is sent next and when. No I/O.
 
 | the POST of a launch                            | so the instance      | and then                                         |
 |-------------------------------------------------|----------------------|--------------------------------------------------|

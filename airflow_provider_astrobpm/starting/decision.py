@@ -24,7 +24,6 @@ from airflow_provider_astrobpm.starting.decision_table import (
     StartSubject,
     decide_start,
     generation_doubt,
-    start_time_doubt,
 )
 from airflow_provider_astrobpm.starting.try_record import TryRecord
 from airflow_provider_astrobpm.starting.try_request import TryRequest
@@ -127,10 +126,6 @@ class StartRequest(TryRequest[StartRecord]):
         key = instance.business_key
         return self.identity.read(key) is not None or self.identity.resembles(key)
 
-    def is_relevant(self, instance: BpmInstance) -> bool:
-        """Return whether an instance is open or has succeeded. After a failed one the task starts another anyway."""
-        return not instance.is_closed or self.accepts(instance)
-
 
 def is_enough(request: StartRequest, record: StartRecord | None, matches: KeyMatches) -> bool:
     """Return whether further search results cannot change the decision.
@@ -141,7 +136,9 @@ def is_enough(request: StartRequest, record: StartRecord | None, matches: KeyMat
         found = matches.instances.values()
         return any(not one.is_closed and one.name == request.bpm_name for one in found)
     sorted_out = classify(request, record, matches)
-    return isinstance(sorted_out, RefuseStart) or any(not one.is_closed for one in sorted_out.own)
+    if isinstance(sorted_out, RefuseStart) or sorted_out.unclear:
+        return True
+    return any(not one.is_closed for one in sorted_out.own)
 
 
 def classify(
@@ -165,9 +162,8 @@ def classify(
         if not request.may_have_sent(record):
             own = ()  # an instance with this generation's key was started by a deleted run
         older = tuple(one for one in mine if one not in own and not one.is_closed)
-        unclear = [one for one in (*own, *older) if places[one.id] is Placement.UNKNOWN]
-        if in_doubt := [one for one in unclear if request.is_relevant(one)]:
-            return RefuseStart(AmbiguousStartError(start_time_doubt(in_doubt[0]), request.key()))
+        unknown = [one for one in (*own, *older) if places[one.id] is Placement.UNKNOWN]
+        unclear = tuple(one for one in unknown if request.is_relevant(one))
         # A BPM that the instance calls may have its key too. But then the instance itself must be there.
         resembling = [one for one in current if one not in mine and generations[one.id] == request.generation]
         if resembling and not own:
@@ -176,11 +172,9 @@ def classify(
             ended := [one for one in mine if one.is_closed and request.accepts(one)]
         ):
             doubt = doubt or generation_doubt(ended[0])
-        return ExistingInstances(own, older, doubt=doubt)
+        return ExistingInstances(own, older, doubt=doubt, unclear=unclear)
     if request.if_open_instance_exists == "start":
-        current = [
-            one for one in everything if not began or matches.place(one, began) is not Placement.BEFORE
-        ]
+        current = [one for one in everything if matches.place(one, began) is not Placement.BEFORE]
         if current:
             subject = StartSubject(request.bpm_name, request.business_key)
             return RefuseStart(subject.ambiguous_owner_error(current, OWNER_ADVICE))
@@ -197,7 +191,7 @@ def classify(
         or (
             preexisting is not None
             and one.id not in preexisting
-            and not (began and matches.place(one, began) is Placement.BEFORE)
+            and matches.place(one, began) is not Placement.BEFORE
         )
     )
     still_open = [one for one in everything if not one.is_closed and one not in own]

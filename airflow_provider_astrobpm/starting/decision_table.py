@@ -5,6 +5,7 @@ applies decides:
 
 | what the try finds                                              | decision                                             |
 |-----------------------------------------------------------------|------------------------------------------------------|
+| an open or succeeded instance, perhaps of a deleted run         | refuse: its start time does not tell                 |
 | an open instance of this generation                             | adopt it                                             |
 | an instance of this generation that has succeeded               | adopt it: its end is a result                        |
 | such an instance of an older generation that this one resumes   | adopt it: people may be working on it                |
@@ -22,14 +23,13 @@ belongs. Then an open instance of any generation counts as one of this generatio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError, OpenInstanceExistsError
 from airflow_provider_astrobpm.starting.lost_start import describe_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.starting.business_keys import IfOpenInstanceExists
@@ -52,8 +52,8 @@ class ExistingInstances(NamedTuple):
     """Why an instance of this generation may exist although it was not found."""
     match_ids: tuple[str, ...] = ()
     """The ids of all instances with the custom key."""
-    unclear: Mapping[str, str] = MappingProxyType({})
-    """Why it is unclear whether an instance belongs to this run of the DAG, by instance id."""
+    unclear: Sequence[BpmInstance] = ()
+    """Open and succeeded instances whose start time does not show whether this run of the DAG has started them."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def start_time_doubt(instance: BpmInstance) -> str:
     )
 
 
-def decide_start(
+def decide_start(  # noqa: PLR0911 - the table's rows
     request: TryRequest[R],
     record: R | None,
     subject: StartSubject,
@@ -156,6 +156,9 @@ def decide_start(
     :param if_open_instance_exists: what to do if an open instance has the custom key.
     """
     is_answered = request.is_answered(record)
+    if found.unclear:
+        where = f"{subject.launch}: " if subject.launch else ""
+        return subject.refuse(f"{where}{start_time_doubt(found.unclear[0])}", found.unclear[0])
     for instances, why in (
         (found.own, "an earlier try started it"),
         (found.older, "it was left open when the task was cleared"),
@@ -169,7 +172,7 @@ def decide_start(
         still_open = [] if has_met else [one for one in named if not one.is_closed]
         good = [one for one in named if has_met or (one.is_closed and request.accepts(one))]
         if chosen := still_open or sorted(good, key=lambda one: one.start_time or "")[-1:]:
-            return _adopt_only_one(subject, chosen, why, found.unclear, request.generation_is_certain)
+            return _adopt_only_one(subject, chosen, why, request.generation_is_certain)
     if found.others and if_open_instance_exists == "fail":
         return RefuseStart(OpenInstanceExistsError(found.others[0]), asks_person=False)
     if found.others and if_open_instance_exists == "adopt":
@@ -185,16 +188,12 @@ def _adopt_only_one(
     subject: StartSubject,
     instances: Sequence[BpmInstance],
     why: str,
-    unclear: Mapping[str, str] = MappingProxyType({}),
     generation_is_certain: bool = True,
 ) -> AdoptInstance | RefuseStart:
     one = instances[0]
     if len(instances) > 1:
         whose = f"that of {subject.launch}" if subject.launch else "this task's"
         return subject.refuse(f"several instances may be {whose}: {describe_instances(instances)}", one)
-    if one.id in unclear:
-        where = f"{subject.launch}: " if subject.launch else ""
-        return subject.refuse(f"{where}{unclear[one.id]}", one)
     if one.is_closed and not generation_is_certain:
         return subject.refuse(generation_doubt(one), one)
     return AdoptInstance(one, why)

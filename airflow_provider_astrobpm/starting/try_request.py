@@ -111,6 +111,10 @@ class TryRequest(TaskTry, ABC, Generic[R]):
             )
         return msgspec.structs.replace(begun, told=True)
 
+    def is_relevant(self, instance: BpmInstance) -> bool:
+        """Return whether an instance is open or has succeeded. After a failed one the task starts another anyway."""
+        return not instance.is_closed or self.accepts(instance)
+
     def deadline(self, now: float, recorded: float | None = None) -> float | None:
         """Return when the wait fails: as an earlier try has recorded, or by the time-out from now on."""
         return recorded if recorded is not None or self.timeout is None else now + self.timeout

@@ -308,15 +308,18 @@ class TestClassify:
     def test_refuses_if_the_start_time_is_unusable(self, start_time: str | None, state: str) -> None:
         recent = instance("k", instance_id="recent")
         found = self.sort_out(SENT, instance(state=state, start_time=start_time), recent)
-        assert isinstance(found, RefuseStart)
-        assert "does not show" in str(found.error)
+        assert isinstance(found, ExistingInstances)
+        decided = decision.decide(start_request(), SENT, found)
+        assert isinstance(decided, RefuseStart)
+        assert "does not show" in str(decided.error)
 
     def test_refuses_if_the_clock_of_the_server_is_off(self) -> None:
         """By the server's clock, no listed instance was started recently."""
         off = instance(start_time="2026-01-08 09:00:05")
         other = instance("k", instance_id="other", start_time="2026-01-08 08:00:00")
         found = self.sort_out(SENT, off, other)
-        assert isinstance(found, RefuseStart)
+        assert isinstance(found, ExistingInstances)
+        assert found.unclear == (off,)
 
     @pytest.mark.parametrize("shown", [KEY.upper(), f"{KEY}   ", f"ASTRO:{KEY}"])
     def test_recognises_a_key_changed_by_the_server(self, shown: str) -> None:

@@ -207,6 +207,12 @@ ROWS: dict[str, Row] = {
     "a generation that is yet to come": Row([(9, 1, OPEN)], 1),
     "an instance without a credible start time": Row([(3, 1, OPEN, ODD)], "does not show whether this run"),
     "a failed instance without a credible start time": Row([(3, 1, BAD, ODD)], 2),
+    "an open instance beside a succeeded one without a credible start time": Row(
+        [(3, 1, GOOD, ODD), (3, 2, OPEN)], "does not show whether this run"
+    ),
+    "an older open instance without a credible start time": Row(
+        [(1, 1, OPEN, ODD)], "does not show whether this run", (), OLD_SENT, {**CLEARED, "since": AT}
+    ),
     "such an instance, after a person was asked": Row(
         [(1, 1, OPEN, ODD)], 1, (), TOLD, {**CLEARED, "since": AT}
     ),
