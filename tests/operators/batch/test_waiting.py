@@ -14,6 +14,7 @@ from airflow_provider_astrobpm.batches import bulk_change
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
+from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
 from tests.operators.batch.batch_task import (
     ENDS,
     Fire,
@@ -210,6 +211,14 @@ def test_trigger_size_does_not_depend_on_the_number_of_launches(
         one.meanwhile = lambda: complete(emulator)
         one.try_it()
     assert sizes[0] == sizes[1] < 1000
+
+
+def test_builds_no_trigger_if_it_does_not_defer(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a trigger is built")
+
+    monkeypatch.setattr(AstroZeroBpmBatchTrigger, "__init__", refuse)
+    assert task(launches=launches(2), wait_for_completion=False).try_it()["total"] == 2
 
 
 def test_each_poll_costs_one_request_per_state(make_task: Any, emulator: EmulatorControl) -> None:
