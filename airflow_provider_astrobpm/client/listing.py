@@ -6,7 +6,7 @@ times, texts by their characters, and rows without a value last. A column that t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_astrobpm.client import operations, states, timestamps, validation
@@ -58,6 +58,7 @@ NEWEST_FIRST = SortOrder()
 class ListingFilter:
     """Selects instances. A criterion that is ``None`` does not apply.
 
+    :param states: the states; ``Suspended`` matches every suspended instance.
     :param bpm_name: the name of the BPM.
     :param business_key: the business key.
     :param suspended: whether the instance is suspended.
@@ -65,20 +66,22 @@ class ListingFilter:
     :param now: the time for its age, in seconds since the epoch.
     """
 
+    states: frozenset[str] | None = None
     bpm_name: str | None = None
     business_key: str | None = None
     suspended: bool | None = None
     ages: AgeLimits | None = None
-    now: float = 0.0
+    now: float = field(default=0.0, compare=False)
 
     def matches(self, instance: BpmInstance) -> bool | None:
         """Return whether an instance is selected, or ``None`` if that depends on its age, which is unknown."""
-        if self.bpm_name not in (None, instance.name) or self.business_key not in (
-            None,
-            instance.business_key,
+        shown = instance.shown_states()
+        if (
+            (self.states is not None and not self.states & shown)
+            or self.bpm_name not in (None, instance.name)
+            or self.business_key not in (None, instance.business_key)
+            or self.suspended not in (None, states.SUSPENDED in shown)
         ):
-            return False
-        if self.suspended not in (None, states.SUSPENDED in instance.shown_states()):
             return False
         return True if self.ages is None else self.ages.includes(instance.start_time, self.now)
 
@@ -185,7 +188,7 @@ def sort_instances(rows: Sequence[BpmInstance], order: SortOrder) -> list[BpmIns
     return [*(row for _, row in known), *unknown]
 
 
-def checked(bpm_name: str | None, business_key: str | None) -> dict[str, str]:
+def checked(bpm_name: str | None, business_key: str | None) -> dict[str, Any]:
     """Check the given arguments, and return those that are not ``None``."""
     given = (("bpm_name", bpm_name), ("business_key", business_key))
     return {name: validation.identifier(value, name) for name, value in given if value is not None}
