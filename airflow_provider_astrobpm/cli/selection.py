@@ -11,12 +11,11 @@ from airflow_provider_astrobpm.client import listing, search, states, validation
 from airflow_provider_astrobpm.client.ages import limits, parse_age
 from airflow_provider_astrobpm.client.errors import InstanceNotFoundError
 from airflow_provider_astrobpm.client.listing import ALL_INSTANCES, ListingFilter
-from airflow_provider_astrobpm.client.shown_keys import ShownKeys
 from airflow_provider_astrobpm.client.wire import row_count, unreadable_in
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import tzinfo
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
@@ -103,6 +102,7 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
     :param hook: the hook.
     :param wanted: the filter.
     :param otherwise: the states to list if the filter names none. Each takes one request.
+    :raises KeysNotShownError: if none matches a business key, and no row of any state shows one.
     """
     to_list = otherwise if wanted.states is None else states.states_to_list(wanted.states)
     findings = hook.client.run(search.find({}, lists=to_list))
@@ -124,7 +124,8 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
             )
     found = [one for one in seen.values() if verdicts[one.id]]
     if not found and wanted.business_key is not None:
-        _check_keys_show(hook, wanted, lists)
+        endpoint = search.traits_of_endpoint(hook.settings.base_url)
+        hook.client.run(listing.check_keys_are_shown(lists, wanted, endpoint))
     if doubtful := len(findings.contradictions):
         say(f"Warning: skipped {_count(doubtful)} because the lists contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
@@ -134,17 +135,3 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
 
 def _count(number: int) -> str:
     return f"{number} instance{'' if number == 1 else 's'}"
-
-
-def _check_keys_show(
-    hook: AstroZeroHook, wanted: ListingFilter, lists: Mapping[str, Sequence[BpmInstance]]
-) -> None:
-    """Check that lists show business keys at all, after a search by business key found nothing.
-
-    :raises KeysNotShownError: if no row of any state shows a business key.
-    """
-    endpoint = search.traits_of_endpoint(hook.settings.base_url)
-    shown = ShownKeys(shows_any=endpoint.shows_keys)
-    for rows in lists.values():
-        shown.add_list(rows)
-    hook.client.run(listing.check_keys_are_shown(shown, lists, wanted, endpoint))

@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.client.shown_keys import ShownKeys
 from airflow_provider_astrobpm.client.wire import unreadable_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_astrobpm.client.ages import AgeLimits
     from airflow_provider_astrobpm.client.instance import BpmInstance
@@ -124,8 +124,6 @@ def instances(
         for state in dict.fromkeys(wanted_states)
         if state in known
     }
-    endpoint = endpoint or EndpointTraits()
-    shown = ShownKeys(shows_any=endpoint.shows_keys)
     # An instance that moves between two lists appears in both; the later row counts.
     findings = SearchResult({}, wanted_lists=queries)
     for state, operation in queries.items():
@@ -134,35 +132,36 @@ def instances(
             if wanted.may_be(odd):
                 raise _unreadable(odd, operation.attempt)
         findings.add_list(state, rows)
-        shown.add_list(rows)
     verdicts = {row.id: wanted.matches(row) for row in findings.rows.values()}
     for instance_id, verdict in verdicts.items():
         if verdict is not False and instance_id in findings.contradictions:
             raise findings.contradictions[instance_id]
     found = [row for row in findings.rows.values() if verdicts[row.id]]
     if not found and wanted.business_key is not None:
-        yield from check_keys_are_shown(shown, queries, wanted, endpoint)
+        yield from check_keys_are_shown(findings.lists, wanted, endpoint or EndpointTraits())
     return Listing(sort_instances(found, order), sum(verdict is None for verdict in verdicts.values()))
 
 
 def check_keys_are_shown(
-    shown: ShownKeys, listed: Collection[str], wanted: ListingFilter, endpoint: EndpointTraits
+    lists: Mapping[str, Sequence[BpmInstance]], wanted: ListingFilter, endpoint: EndpointTraits
 ) -> Flow[None]:
     """Check that the lists show business keys, after a listing by key found nothing.
 
     The other states are listed too, because the instances with keys may just be in another state.
 
-    :param shown: what the lists show so far.
-    :param listed: the states that were listed.
+    :param lists: the rows of the states that were listed.
     :param wanted: the criteria of the listing.
     :param endpoint: what is known about the environment; the check adds to it.
     :raises KeysNotShownError: if no row of any state shows a key.
     """
     key = str(wanted.business_key)
+    shown = ShownKeys(shows_any=endpoint.shows_keys)
+    for rows in lists.values():
+        shown.add_list(rows)
     for state in states.STATES:
         if shown.why_not_found(key, wanted.bpm_name) is None:
             break
-        if state not in listed:
+        if state not in lists:
             shown.add_list((yield operations.query(state)))
     endpoint.shows_keys = shown.shows_any
     if error := shown.why_not_found(key, wanted.bpm_name):
