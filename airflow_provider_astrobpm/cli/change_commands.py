@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.changes import ChangeName
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-
-
-def suspend(args: argparse.Namespace) -> Exit:
-    """Suspend instances."""
-    return _change(args, "suspend")
-
-
-def resume(args: argparse.Namespace) -> Exit:
-    """Resume instances."""
-    return _change(args, "resume")
-
-
-def terminate(args: argparse.Namespace) -> Exit:
-    """Terminate instances."""
-    return _change(args, "terminate")
 
 
 def set_variables(args: argparse.Namespace) -> Exit:
@@ -81,6 +67,11 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
         for line in (*summary.failures, summary.text):
             say(line)
         return summary.exit or otherwise
+
+
+suspend = partial(_change, action="suspend")
+resume = partial(_change, action="resume")
+terminate = partial(_change, action="terminate")
 
 
 def check_variables(hook: AstroZeroHook, instances: Iterable[BpmInstance], variables: Iterable[str]) -> None:

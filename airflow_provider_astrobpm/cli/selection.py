@@ -3,75 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.cli.option_values import states_named
 from airflow_provider_astrobpm.cli.runner import say
 from airflow_provider_astrobpm.client import listing, search, states, validation
-from airflow_provider_astrobpm.client.ages import AgeLimits, limits, parse_age
+from airflow_provider_astrobpm.client.ages import limits, parse_age
 from airflow_provider_astrobpm.client.errors import InstanceNotFoundError
-from airflow_provider_astrobpm.client.listing import ListingFilter
-from airflow_provider_astrobpm.client.shown_keys import ShownKeys
+from airflow_provider_astrobpm.client.listing import ALL_INSTANCES, ListingFilter
 from airflow_provider_astrobpm.client.wire import row_count, unreadable_in
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import tzinfo
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
-@dataclass(frozen=True)
-class InstanceFilter:
-    """Conditions on instances. A condition that is ``None`` matches every instance.
-
-    :param states: the instance is in one of these states. ``Suspended`` matches every suspended instance.
-    :param bpm_name: the name of its BPM.
-    :param business_key: its business key.
-    :param ages: the limits of its age.
-    """
-
-    states: frozenset[str] | None = None
-    bpm_name: str | None = None
-    business_key: str | None = None
-    ages: AgeLimits | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the filter matches every instance."""
-        return self == InstanceFilter()
-
-    def states_to_list(self, otherwise: Iterable[str]) -> tuple[str, ...]:
-        """Return the states to list. Each takes one request.
-
-        :param otherwise: the states to list if the filter names none.
-        """
-        if self.states is None:
-            return tuple(otherwise)
-        return states.states_to_list(self.states)
-
-    def matches(self, instance: BpmInstance, now: float) -> bool | None:
-        """Return whether an instance matches; ``None`` if it matches but for its age, which is unknown.
-
-        :param instance: the instance.
-        :param now: the time, in seconds since the epoch.
-        """
-        if self.states is not None and not self.states & instance.shown_states():
-            return False
-        return self.in_any_state(now).matches(instance)
-
-    def in_any_state(self, now: float = 0.0) -> ListingFilter:
-        """Return the conditions other than the state.
-
-        :param now: the time, in seconds since the epoch; the ages refer to it.
-        """
-        return ListingFilter(bpm_name=self.bpm_name, business_key=self.business_key, ages=self.ages, now=now)
-
-
-def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> InstanceFilter:
+def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> ListingFilter:
     """Return the filter that a command was given.
 
     :param args: the arguments of the command.
@@ -87,11 +38,12 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
         for name in ("older_than", "younger_than")
         if (text := getattr(args, name)) is not None
     }
-    return InstanceFilter(
+    return ListingFilter(
         states=states_named(args.state, "--state") if args.state else None,
         bpm_name=args.bpm_name,
         business_key=args.business_key,
         ages=limits(ages.get("older_than"), ages.get("younger_than"), timezone=timezone, connection=conn_id),
+        now=time.time(),
     )
 
 
@@ -112,11 +64,11 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
     :raises ValueError: if neither or both are given, or an argument is invalid. Nothing was sent then.
     """
     wanted = filter_from(args, hook.settings.timezone, args.conn_id)
-    if args.instance_ids and not wanted.is_empty:
+    if args.instance_ids and wanted != ALL_INSTANCES:
         raise ValueError("give either ids or a filter, not both")
     if args.instance_ids:
         return find_all(hook, args.instance_ids)
-    if wanted.is_empty:
+    if wanted == ALL_INSTANCES:
         raise ValueError(
             "name the instances by their ids, or give a filter: --state, --bpm-name, --business-key, --older-than or "
             "--younger-than"
@@ -144,23 +96,23 @@ def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     return selection
 
 
-def matching(hook: AstroZeroHook, wanted: InstanceFilter, states: Sequence[str]) -> list[BpmInstance]:
+def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str]) -> list[BpmInstance]:
     """Return the instances that match a filter, and warn if the result may be incomplete.
 
     :param hook: the hook.
     :param wanted: the filter.
-    :param states: the states to list if the filter names none.
+    :param otherwise: the states to list if the filter names none. Each takes one request.
+    :raises KeysNotShownError: if none matches a business key, and no row of any state shows one.
     """
-    to_list = wanted.states_to_list(states)
+    to_list = otherwise if wanted.states is None else states.states_to_list(wanted.states)
     findings = hook.client.run(search.find({}, lists=to_list))
     lists = {state: findings.rows_in(state) for state in to_list}
-    now = time.time()
     # An instance that changed its state between two lists shows twice; the later list counts.
     seen = {one: row for one, row in findings.rows.items() if one not in findings.contradictions}
-    verdicts = {one.id: wanted.matches(one, now) for one in seen.values()}
+    verdicts = {one.id: wanted.matches(one) for one in seen.values()}
     for state, rows in lists.items():
         for odd in unreadable_in(rows):
-            if odd.may_be(bpm_name=wanted.bpm_name, business_key=wanted.business_key):
+            if wanted.may_be(odd):
                 which = f"instance {odd.id!r}" if odd.id else "an instance"
                 say(
                     f"Warning: skipped the row of {which} in state {state!r}, which cannot be read: {odd.reason}."
@@ -172,7 +124,8 @@ def matching(hook: AstroZeroHook, wanted: InstanceFilter, states: Sequence[str])
             )
     found = [one for one in seen.values() if verdicts[one.id]]
     if not found and wanted.business_key is not None:
-        _check_keys_show(hook, wanted, lists)
+        endpoint = search.traits_of_endpoint(hook.settings.base_url)
+        hook.client.run(listing.check_keys_are_shown(lists, wanted, endpoint))
     if doubtful := len(findings.contradictions):
         say(f"Warning: skipped {_count(doubtful)} because the lists contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
@@ -182,17 +135,3 @@ def matching(hook: AstroZeroHook, wanted: InstanceFilter, states: Sequence[str])
 
 def _count(number: int) -> str:
     return f"{number} instance{'' if number == 1 else 's'}"
-
-
-def _check_keys_show(
-    hook: AstroZeroHook, wanted: InstanceFilter, lists: Mapping[str, Sequence[BpmInstance]]
-) -> None:
-    """Check that lists show business keys at all, after a search by business key found nothing.
-
-    :raises KeysNotShownError: if no row of any state shows a business key.
-    """
-    endpoint = search.traits_of_endpoint(hook.settings.base_url)
-    shown = ShownKeys(shows_any=endpoint.shows_keys)
-    for rows in lists.values():
-        shown.add_list(rows)
-    hook.client.run(listing.check_keys_are_shown(shown, lists, wanted.in_any_state(), endpoint))

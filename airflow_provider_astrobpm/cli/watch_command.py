@@ -62,20 +62,16 @@ def watch(args: argparse.Namespace) -> Exit:
 
 def _follow(hook: AstroZeroHook, waits: Sequence[InstanceWait], interval: float, show: WaitView) -> None:
     failures, now = polling.PollFailures(), hook.client.now
+    notes: dict[str, None] = {}  # a note that is the same for all instances is shown once
+    polls = polling.WorkerPolling(
+        settings=hook.settings, log=lambda note: notes.setdefault(note.text), clock=now
+    )
     show(waits, ())
     while still := [wait for wait in waits if wait.ending is None]:
         time.sleep(polling.next_delay(still[0], interval, failures, now(), random.random()))  # noqa: S311 - jitter
-        began = now()
-        findings = hook.client.run(polling.query_for_waits(still, hook.settings))
-        failures.record(findings.failure)
-        for wait in still:
-            wait.grace = hook.settings.start_grace
-            wait.record_poll(findings, began.steady, now(), hook.settings.connection)
-        # A note that is the same for all instances is shown once.
-        notes = dict.fromkeys(note.text for wait in still for note in wait.notes)
-        for wait in still:
-            wait.notes.clear()
+        failures.record(hook.client.run(polls.poll_once(*still)))
         show(waits, notes)
+        notes.clear()
 
 
 def _report(waits: Sequence[InstanceWait], *, interrupted: bool) -> list[str]:

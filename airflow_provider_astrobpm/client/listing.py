@@ -6,7 +6,7 @@ times, texts by their characters, and rows without a value last. A column that t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_astrobpm.client import operations, states, timestamps, validation
@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.client.shown_keys import ShownKeys
 from airflow_provider_astrobpm.client.wire import unreadable_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_astrobpm.client.ages import AgeLimits
     from airflow_provider_astrobpm.client.instance import BpmInstance
@@ -58,6 +58,7 @@ NEWEST_FIRST = SortOrder()
 class ListingFilter:
     """Selects instances. A criterion that is ``None`` does not apply.
 
+    :param states: the states; ``Suspended`` matches every suspended instance.
     :param bpm_name: the name of the BPM.
     :param business_key: the business key.
     :param suspended: whether the instance is suspended.
@@ -65,20 +66,22 @@ class ListingFilter:
     :param now: the time for its age, in seconds since the epoch.
     """
 
+    states: frozenset[str] | None = None
     bpm_name: str | None = None
     business_key: str | None = None
     suspended: bool | None = None
     ages: AgeLimits | None = None
-    now: float = 0.0
+    now: float = field(default=0.0, compare=False)
 
     def matches(self, instance: BpmInstance) -> bool | None:
         """Return whether an instance is selected, or ``None`` if that depends on its age, which is unknown."""
-        if self.bpm_name not in (None, instance.name) or self.business_key not in (
-            None,
-            instance.business_key,
+        shown = instance.shown_states()
+        if (
+            (self.states is not None and not self.states & shown)
+            or self.bpm_name not in (None, instance.name)
+            or self.business_key not in (None, instance.business_key)
+            or self.suspended not in (None, states.SUSPENDED in shown)
         ):
-            return False
-        if self.suspended not in (None, states.SUSPENDED in instance.shown_states()):
             return False
         return True if self.ages is None else self.ages.includes(instance.start_time, self.now)
 
@@ -121,8 +124,6 @@ def instances(
         for state in dict.fromkeys(wanted_states)
         if state in known
     }
-    endpoint = endpoint or EndpointTraits()
-    shown = ShownKeys(shows_any=endpoint.shows_keys)
     # An instance that moves between two lists appears in both; the later row counts.
     findings = SearchResult({}, wanted_lists=queries)
     for state, operation in queries.items():
@@ -131,35 +132,36 @@ def instances(
             if wanted.may_be(odd):
                 raise _unreadable(odd, operation.attempt)
         findings.add_list(state, rows)
-        shown.add_list(rows)
     verdicts = {row.id: wanted.matches(row) for row in findings.rows.values()}
     for instance_id, verdict in verdicts.items():
         if verdict is not False and instance_id in findings.contradictions:
             raise findings.contradictions[instance_id]
     found = [row for row in findings.rows.values() if verdicts[row.id]]
     if not found and wanted.business_key is not None:
-        yield from check_keys_are_shown(shown, queries, wanted, endpoint)
+        yield from check_keys_are_shown(findings.lists, wanted, endpoint or EndpointTraits())
     return Listing(sort_instances(found, order), sum(verdict is None for verdict in verdicts.values()))
 
 
 def check_keys_are_shown(
-    shown: ShownKeys, listed: Collection[str], wanted: ListingFilter, endpoint: EndpointTraits
+    lists: Mapping[str, Sequence[BpmInstance]], wanted: ListingFilter, endpoint: EndpointTraits
 ) -> Flow[None]:
     """Check that the lists show business keys, after a listing by key found nothing.
 
     The other states are listed too, because the instances with keys may just be in another state.
 
-    :param shown: what the lists show so far.
-    :param listed: the states that were listed.
+    :param lists: the rows of the states that were listed.
     :param wanted: the criteria of the listing.
     :param endpoint: what is known about the environment; the check adds to it.
     :raises KeysNotShownError: if no row of any state shows a key.
     """
     key = str(wanted.business_key)
+    shown = ShownKeys(shows_any=endpoint.shows_keys)
+    for rows in lists.values():
+        shown.add_list(rows)
     for state in states.STATES:
         if shown.why_not_found(key, wanted.bpm_name) is None:
             break
-        if state not in listed:
+        if state not in lists:
             shown.add_list((yield operations.query(state)))
     endpoint.shows_keys = shown.shows_any
     if error := shown.why_not_found(key, wanted.bpm_name):
@@ -185,7 +187,7 @@ def sort_instances(rows: Sequence[BpmInstance], order: SortOrder) -> list[BpmIns
     return [*(row for _, row in known), *unknown]
 
 
-def checked(bpm_name: str | None, business_key: str | None) -> dict[str, str]:
+def checked(bpm_name: str | None, business_key: str | None) -> dict[str, Any]:
     """Check the given arguments, and return those that are not ``None``."""
     given = (("bpm_name", bpm_name), ("business_key", business_key))
     return {name: validation.identifier(value, name) for name, value in given if value is not None}

@@ -7,6 +7,7 @@ know where the counts go: a client is given a meter, and the default meter does 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Literal, NamedTuple
 
 POLLS = "polls"
@@ -113,14 +114,11 @@ class BufferedMeter(Meter):
             return counts, dict(self._gauges)
 
 
-class RequestCounts(dict[str, int]):
+class RequestCounts(Counter[str]):
     """Number of requests of each kind that have not been passed to a meter yet.
 
     Only one thread may use it. Counting a request costs no more than ``requests[kind] += 1``.
     """
-
-    def __missing__(self, kind: str) -> int:
-        return 0
 
     def flush_to(self, meter: Meter) -> None:
         """Pass the counts to a meter and reset them."""

@@ -328,10 +328,6 @@ def _decimal(value: Decimal) -> str:
     return format(value, "f")
 
 
-def _day(value: date) -> str:
-    return f"{value.year:04}-{value.month:02}-{value.day:02}"
-
-
 def _time(value: time) -> str:
     if value.tzinfo is not None:
         _refuse("a time of day with a time zone, whose offset depends on the day", "a datetime, or a text")
@@ -370,7 +366,7 @@ _FORMS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (str, _text),
     (int, _integer),
     (float, _number),
-    (date, _day),
+    (date, date.isoformat),
     (time, _time),
     (timedelta, _duration),
     (Decimal, _decimal),

@@ -211,8 +211,4 @@ class Instance:
 
 def settable(process: Process, variables: dict[str, Any]) -> dict[str, Any]:
     """Return the variables that the process declares and does not make read-only."""
-    return {
-        name: value
-        for name, value in variables.items()
-        if name in process.variables and name not in process.read_only
-    }
+    return {name: value for name, value in variables.items() if name in process.settable}

@@ -89,6 +89,11 @@ class Process:
     steps: tuple[Step, ...] = ()
     end: End = End()
 
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """The variables that callers can set."""
+        return tuple(name for name in self.variables if name not in self.read_only)
+
     def position_of(self, step: str) -> int:
         """Return the index of a named step."""
         return next(index for index, candidate in enumerate(self.steps) if candidate.name == step)

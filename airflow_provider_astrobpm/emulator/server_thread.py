@@ -18,7 +18,6 @@ from airflow_provider_astrobpm.emulator.web_app import make_app
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Iterator
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -155,9 +154,7 @@ class EmulatorServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property

@@ -230,10 +230,6 @@ def _timezone(value: object, argument: str) -> tzinfo:
         ) from None
 
 
-def _lookup(value: object, argument: str) -> object:
-    return validation.choice(value, argument, INSTANCE_LOOKUPS)
-
-
 def _url_template(value: object, argument: str) -> str:
     template = validation.non_blank(value, argument)
     try:
@@ -274,7 +270,7 @@ EXTRAS: dict[str, Callable[[object, str], object]] = {
     "csrf": _truth,
     "timezone": _timezone,
     "start_grace": _seconds,
-    "instance_lookup": _lookup,
+    "instance_lookup": lambda value, argument: validation.choice(value, argument, INSTANCE_LOOKUPS),
     "instance_url": _url_template,
 }
 """Every extra of the connection, and the function that reads it."""

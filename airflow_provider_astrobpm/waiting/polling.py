@@ -31,7 +31,7 @@ MAX_RETRY_AFTER_SECONDS = 600.0  # that a Retry-After header is obeyed
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerPolling:
-    """Polls for one wait at a time, as a worker does.
+    """Polls for waits in one thread, as workers and the command line do.
 
     :param settings: the environment.
     :param log: called with each change, and with nothing while nothing changes.
@@ -67,16 +67,17 @@ class WorkerPolling:
             yield self._pause(wait, again_after, failures)
             failures.record((yield from self.poll_once(wait)))
 
-    def poll_once(self, wait: BaseWait[Any]) -> Flow[CallError | None]:
-        """Poll once, and return the ``failure`` of the findings."""
+    def poll_once(self, *waits: BaseWait[Any]) -> Flow[CallError | None]:
+        """Poll once for some waits, and return the ``failure`` of the findings."""
         began = self.clock()
-        findings = yield from query_for_waits([wait], self.settings)
-        wait.grace = self.settings.start_grace
-        wait.record_poll(findings, began.steady, self.clock(), self.settings.connection)
+        findings = yield from query_for_waits(waits, self.settings)
         count_poll(self.meter, failed=findings.has_gaps)
-        for note in wait.notes:
-            self.log(note)
-        wait.notes.clear()
+        for wait in waits:
+            wait.grace = self.settings.start_grace
+            wait.record_poll(findings, began.steady, self.clock(), self.settings.connection)
+            for note in wait.notes:
+                self.log(note)
+            wait.notes.clear()
         return findings.failure
 
     def _pause(self, wait: BaseWait[Any], interval: float, failures: PollFailures) -> Sleep:

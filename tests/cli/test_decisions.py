@@ -18,7 +18,7 @@ from airflow_provider_astrobpm.cli.change_commands import MAX_LISTED_IDS, Change
 from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
 from airflow_provider_astrobpm.cli.option_values import state_named, variables_from
 from airflow_provider_astrobpm.cli.runner import exit_of
-from airflow_provider_astrobpm.cli.selection import InstanceFilter, filter_from
+from airflow_provider_astrobpm.cli.selection import filter_from
 from airflow_provider_astrobpm.client.ages import AgeLimits, parse_age
 from airflow_provider_astrobpm.client.changes import ChangeName
 from airflow_provider_astrobpm.client.errors import (
@@ -30,7 +30,8 @@ from airflow_provider_astrobpm.client.errors import (
     SeveralInstancesError,
 )
 from airflow_provider_astrobpm.client.instance import BpmInstance
-from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.client.listing import ALL_INSTANCES, ListingFilter
+from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES, states_to_list
 
 UTC = timezone.utc
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -106,31 +107,38 @@ def test_age_uses_the_time_zone() -> None:
 @pytest.mark.parametrize(
     ("wanted", "row", "matches"),
     [
-        (InstanceFilter(), {}, True),
-        (InstanceFilter(states=frozenset({"Running"})), {}, True),
-        (InstanceFilter(states=frozenset({"Running"})), {"suspended": True}, True),
-        (InstanceFilter(states=frozenset({"Suspended"})), {"suspended": True}, True),
-        (InstanceFilter(states=frozenset({"Suspended"})), {"suspended": False}, False),
-        (InstanceFilter(states=frozenset({WAITING})), {}, False),
-        (InstanceFilter(bpm_name="Approval"), {}, True),
-        (InstanceFilter(bpm_name="approval"), {}, False),
-        (InstanceFilter(business_key="k"), {"business_key": "k"}, True),
-        (InstanceFilter(business_key="k"), {"business_key": "kk"}, False),
-        (InstanceFilter(business_key="k"), {}, False),
-        (InstanceFilter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:00:00"}, True),
-        (InstanceFilter(ages=AgeLimits(UTC, older_than=60)), {"start_time": "2026-03-10 11:59:30"}, False),
-        (InstanceFilter(ages=AgeLimits(UTC, older_than=60)), {}, None),
-        (InstanceFilter(bpm_name="Other", ages=AgeLimits(UTC, older_than=60)), {}, False),
+        (ListingFilter(), {}, True),
+        (ListingFilter(states=frozenset({"Running"})), {}, True),
+        (ListingFilter(states=frozenset({"Running"})), {"suspended": True}, True),
+        (ListingFilter(states=frozenset({"Suspended"})), {"suspended": True}, True),
+        (ListingFilter(states=frozenset({"Suspended"})), {"suspended": False}, False),
+        (ListingFilter(states=frozenset({WAITING})), {}, False),
+        (ListingFilter(bpm_name="Approval"), {}, True),
+        (ListingFilter(bpm_name="approval"), {}, False),
+        (ListingFilter(business_key="k"), {"business_key": "k"}, True),
+        (ListingFilter(business_key="k"), {"business_key": "kk"}, False),
+        (ListingFilter(business_key="k"), {}, False),
+        (
+            ListingFilter(ages=AgeLimits(UTC, older_than=60), now=NOW),
+            {"start_time": "2026-03-10 11:00:00"},
+            True,
+        ),
+        (
+            ListingFilter(ages=AgeLimits(UTC, older_than=60), now=NOW),
+            {"start_time": "2026-03-10 11:59:30"},
+            False,
+        ),
+        (ListingFilter(ages=AgeLimits(UTC, older_than=60), now=NOW), {}, None),
+        (ListingFilter(bpm_name="Other", ages=AgeLimits(UTC, older_than=60), now=NOW), {}, False),
     ],
 )
-def test_filter_matches(wanted: InstanceFilter, row: dict[str, Any], matches: bool | None) -> None:
-    assert wanted.matches(instance(**row), NOW) is matches
+def test_filter_matches(wanted: ListingFilter, row: dict[str, Any], matches: bool | None) -> None:
+    assert wanted.matches(instance(**row)) is matches
 
 
 @pytest.mark.parametrize(
     ("asked", "listed"),
     [
-        (None, OPEN_STATES),
         ({"Completed OK"}, ("Completed OK",)),
         ({"Broken", "Running"}, ("Running", "Broken")),
         ({"Suspended"}, OPEN_STATES),
@@ -140,9 +148,8 @@ def test_filter_matches(wanted: InstanceFilter, row: dict[str, Any], matches: bo
         ),
     ],
 )
-def test_states_to_list(asked: set[str] | None, listed: tuple[str, ...]) -> None:
-    wanted = InstanceFilter(states=None if asked is None else frozenset(asked))
-    assert wanted.states_to_list(OPEN_STATES) == listed
+def test_states_to_list(asked: set[str], listed: tuple[str, ...]) -> None:
+    assert states_to_list(asked) == listed
 
 
 def arguments(**given: Any) -> argparse.Namespace:
@@ -151,11 +158,11 @@ def arguments(**given: Any) -> argparse.Namespace:
 
 
 def test_filter_from_arguments() -> None:
-    assert filter_from(arguments(), None, "c").is_empty
+    assert filter_from(arguments(), None, "c") == ALL_INSTANCES
     assert filter_from(
         arguments(state=["broken"], bpm_name="A", business_key="k"), None, "c"
-    ) == InstanceFilter(frozenset({"Broken"}), "A", "k")
-    assert filter_from(arguments(older_than="2h", younger_than="1d"), UTC, "c") == InstanceFilter(
+    ) == ListingFilter(states=frozenset({"Broken"}), bpm_name="A", business_key="k")
+    assert filter_from(arguments(older_than="2h", younger_than="1d"), UTC, "c") == ListingFilter(
         ages=AgeLimits(UTC, 7200, 86_400)
     )
 

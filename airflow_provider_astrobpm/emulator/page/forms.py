@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from airflow_provider_astrobpm.emulator.engine import BUSINESS_KEY, TITLE
-from airflow_provider_astrobpm.emulator.instances import settable
 from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
@@ -99,7 +98,7 @@ def _set_variables(engine: Engine, instance_id: str, fields: Mapping[str, str]) 
     for field, text in fields.items():
         name = field.removeprefix(NEW_VALUE)
         if field.startswith(NEW_VALUE) and _lines(text) != _lines(fields.get(SHOWN_VALUE + name, "")):
-            if not settable(instance.process, {name: None}):
+            if name not in instance.process.settable:
                 raise FormError(
                     f"The variable {formatting.visible(repr(name), _MAX_QUOTED_CHARACTERS)} cannot be set.",
                     field,
@@ -148,10 +147,9 @@ def text_of(variable: Variable, typed: Mapping[str, str]) -> str:
 
 
 def _check_names(process: Process, variables: dict[str, Any]) -> None:
-    takes = [name for name in process.variables if settable(process, {name: None})]
-    if wrong := [name for name in variables if name not in takes]:
+    if wrong := [name for name in variables if name not in process.settable]:
         names = formatting.visible(", ".join(map(repr, wrong)), _MAX_QUOTED_CHARACTERS)
-        offered = formatting.visible(", ".join(takes), _MAX_QUOTED_CHARACTERS) or "no variables"
+        offered = formatting.visible(", ".join(process.settable), _MAX_QUOTED_CHARACTERS) or "no variables"
         raise FormError(f"A start of {process.name} cannot set {names}; it can set {offered}.", "variables")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.emulator.clock import timestamp
-from airflow_provider_astrobpm.emulator.instances import settable
 from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.page.badges import Badge, badge, badges
 
@@ -145,7 +144,7 @@ def allowed_actions(instance: Instance, engine: Engine) -> tuple[PageAction, ...
 def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
     value = instance.variables[name]
     text = formatting.value_text(value)
-    why_not = _why_not(name, value, text, instance)
+    why_not = _why_not(name, text, instance)
     plain = isinstance(value, str)
     several = "\n" in text or len(text) > _LINE_CHARACTERS
     return Variable(
@@ -160,8 +159,8 @@ def _variable(name: str, instance: Instance, engine: Engine) -> Variable:
     )
 
 
-def _why_not(name: str, value: Any, text: str, instance: Instance) -> str:
-    if not settable(instance.process, {name: value}):
+def _why_not(name: str, text: str, instance: Instance) -> str:
+    if name not in instance.process.settable:
         declared = name in instance.process.variables
         return "read-only" if declared else "not declared by the process"
     return (

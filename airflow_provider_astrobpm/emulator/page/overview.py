@@ -163,7 +163,11 @@ def startable(engine: Engine) -> tuple[Startable, ...]:
     definitions = list(engine.catalogue)
     versions = [definition.process.name for definition in definitions]
     return tuple(
-        Startable(definition.id, _naming(definition, versions), _settable_names(definition))
+        Startable(
+            definition.id,
+            _naming(definition, versions),
+            tuple(formatting.visible(name, _MAX_CHARACTERS) for name in definition.process.settable),
+        )
         for definition in definitions
     )
 
@@ -173,15 +177,6 @@ def _naming(definition: Definition, names: list[str]) -> str:
     version = f" {process.version}" if names.count(process.name) > 1 else ""
     return formatting.visible(
         f"{process.name}{version}{'' if process.active else ' (not active)'}", _MAX_CHARACTERS
-    )
-
-
-def _settable_names(definition: Definition) -> tuple[str, ...]:
-    process = definition.process
-    return tuple(
-        formatting.visible(name, _MAX_CHARACTERS)
-        for name in process.variables
-        if name not in process.read_only
     )
 
 

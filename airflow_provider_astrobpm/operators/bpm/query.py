@@ -107,7 +107,10 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroBaseOperator):
         self._report_instances(len(found), Counter(row.state for row in found), (row.id for row in found))
         self.log.info("Found %d instances", len(found))
         if not found and self.if_none != "succeed":
-            self._end_without_instances(self._no_instances_error())
+            error = self._no_instances_error()
+            if self.if_none == "skip":
+                raise AirflowSkipException(error.problem)
+            raise error
         return [self.hook.as_dict(row) for row in found]
 
     def _no_instances_error(self) -> NoInstancesError:
@@ -116,8 +119,3 @@ class AstroZeroQueryBpmInstancesOperator(AstroZeroBaseOperator):
         error = NoInstancesError(sorted(self.states), wanted)
         error.connection = self.astro_zero_conn_id
         return error
-
-    def _end_without_instances(self, error: NoInstancesError) -> None:
-        if self.if_none == "skip":
-            raise AirflowSkipException(error.problem)
-        raise error
