@@ -255,7 +255,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     # Before anything is started
 
     def _check(self, context: Context) -> None:
-        """Check everything except the launches, and that the trigger can be created."""
+        """Check everything except the launches. If the task will defer, also check that its trigger can be created."""
         from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
 
         self._check_identifiers("bpm_name", "version")
@@ -265,7 +265,8 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
             batch_result_file.check(self.result_path, conn_id=self.result_conn_id)
         self._published = batch_xcoms.unpublished(context)
-        self._trigger_for(None)
+        if self.deferrable and self.wait_for_completion:
+            self._trigger_for(None)
 
     @property
     def _checks_variables(self) -> bool:

@@ -150,7 +150,8 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         if self.variables is not None:
             self.variables = values.json_ready(self.variables, self.zone)
         self._warn_if_any_status_succeeds()
-        self._trigger_for(None)
+        if self.deferrable and self.wait_for_completion:
+            self._trigger_for(None)
         try:
             try:
                 launched = self._launch(context)
