@@ -46,8 +46,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
-
 from airflow_provider_astrobpm._airflow.xcom_keys import WAIT_FINISHED
 from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.client.backoff import Backoff
@@ -164,6 +162,8 @@ def warm_up(task: TaskInstanceRef) -> None:
 
 
 async def _observe_ahead(task: TaskInstanceRef) -> None:
+    from asgiref.sync import sync_to_async  # noqa: PLC0415
+
     try:
         await sync_to_async(task_state)(task)
     except Exception as error:  # noqa: BLE001 - a lasting error is reported when the state is needed
@@ -177,6 +177,8 @@ async def why_not_user_action(task: TaskInstanceRef, key: str, awaited: str) -> 
     :param key: the XCom in which a try of the task publishes what it waits for.
     :param awaited: what this trigger waited for.
     """
+    from asgiref.sync import sync_to_async  # noqa: PLC0415
+
     reason: str | None = None
     for attempt in range(MAX_OBSERVATIONS):
         if attempt:

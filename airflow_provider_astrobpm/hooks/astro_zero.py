@@ -1,4 +1,8 @@
-"""``AstroZeroHook``: every operation of the BPM API on one Airflow connection."""
+"""``AstroZeroHook``: every operation of the BPM API on one Airflow connection.
+
+A task that resumes after a deferral reads the connection and sends no request. So the methods import the client and whatever
+else they need. The import of the client and its libraries takes several times the CPU time of everything else in such a task.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,11 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_astrobpm._airflow import stats
-from airflow_provider_astrobpm.client import (
-    actions,
-    ages,
-    connection_check,
-    definitions,
-    listing,
-    operations,
-    search,
-    validation,
-)
+from airflow_provider_astrobpm.client import actions, operations, validation
 from airflow_provider_astrobpm.client.errors import AstroZeroError, UnknownVariablesError
 from airflow_provider_astrobpm.client.settings import SHORT_TIMEOUT_SECONDS
-from airflow_provider_astrobpm.client.sync_client import BpmClient
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID, masking
 from airflow_provider_astrobpm.hooks.connection import settings_from
-from airflow_provider_astrobpm.starting import instance_starter
-from airflow_provider_astrobpm.waiting import polling, wait
 from airflow_provider_astrobpm.waiting.condition import WaitCondition
 
 if TYPE_CHECKING:
@@ -41,9 +33,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.operations import Action, Flow
     from airflow_provider_astrobpm.client.sameness import KnownIdentity
     from airflow_provider_astrobpm.client.settings import Settings
+    from airflow_provider_astrobpm.client.sync_client import BpmClient
     from airflow_provider_astrobpm.client.wire import BpmDefinition
     from airflow_provider_astrobpm.starting.decision import StartRecord, StartRequest
     from airflow_provider_astrobpm.starting.instance_starter import StartResult
+    from airflow_provider_astrobpm.waiting.polling import WorkerPolling
     from airflow_provider_astrobpm.waiting.wait import BaseWait, InstanceWait
 
     Age = str | float | timedelta
@@ -81,6 +75,8 @@ class AstroZeroHook(BaseHook):
     @cached_property
     def client(self) -> BpmClient:
         """The client for this connection."""
+        from airflow_provider_astrobpm.client.sync_client import BpmClient  # noqa: PLC0415
+
         return BpmClient(
             self.settings,
             on_token=masking.token_masker(self.settings),
@@ -114,6 +110,8 @@ class AstroZeroHook(BaseHook):
         :param title: the instance's title, ``$Flow.Title``.
         :raises AmbiguousStartError: if it is unknown whether the instance was started.
         """
+        from airflow_provider_astrobpm.starting import instance_starter  # noqa: PLC0415
+
         operation = operations.start(
             bpm_name,
             version=version,
@@ -135,6 +133,9 @@ class AstroZeroHook(BaseHook):
         :raises AmbiguousStartError: if it is unknown whether an instance was started.
         :raises OpenInstanceExistsError: if an open instance has the author's key, and ``if_open_instance_exists`` is ``"fail"``.
         """
+        from airflow_provider_astrobpm.client import search  # noqa: PLC0415
+        from airflow_provider_astrobpm.starting import instance_starter  # noqa: PLC0415
+
         order.start(order.key())  # refuses invalid arguments before anything else
         launcher = instance_starter.InstanceStarter(
             order,
@@ -180,6 +181,8 @@ class AstroZeroHook(BaseHook):
         :raises UnexpectedAnswerError: if rows of one instance contradict each other.
         :raises KeysNotShownError: if a business key is given, and no row of any state shows one.
         """
+        from airflow_provider_astrobpm.client import ages, listing, search  # noqa: PLC0415
+
         asked = {"older_than": older_than, "younger_than": younger_than}
         seconds = {name: ages.age_seconds(age, name) for name, age in asked.items() if age is not None}
         if limit is not None:
@@ -230,6 +233,8 @@ class AstroZeroHook(BaseHook):
         :raises KeysNotShownError: if no row shows a business key, so a search by key cannot work.
         :raises SeveralInstancesError: if several instances have the key.
         """
+        from airflow_provider_astrobpm.client import search  # noqa: PLC0415
+
         endpoint = search.traits_of_endpoint(self.settings.base_url)
         return self.client.run(search.find_by_key(business_key, name=bpm_name, endpoint=endpoint))
 
@@ -349,6 +354,8 @@ class AstroZeroHook(BaseHook):
         :returns: whether the check was possible.
         :raises UnknownVariablesError: if the BPM has no variable with one of the names.
         """
+        from airflow_provider_astrobpm.client import definitions  # noqa: PLC0415
+
         names = definitions.own(variables)
         if not names:
             return True
@@ -397,6 +404,8 @@ class AstroZeroHook(BaseHook):
         :raises WaitTimeoutError: if the wait timed out; the instance is not changed.
         :raises InstanceNotFoundError: if the instance no longer exists.
         """
+        from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
+
         interval = validation.poll_interval(poll_interval)
         deadline = None if timeout is None else self.client.clock() + validation.seconds(timeout, "timeout")
         patience = validation.seconds(max_poll_failure_time, "max_poll_failure_time")
@@ -428,8 +437,10 @@ class AstroZeroHook(BaseHook):
             awaited.ending.connection = awaited.ending.connection or self.settings.connection
 
     @property
-    def _polling(self) -> polling.WorkerPolling:
-        return polling.WorkerPolling(
+    def _polling(self) -> WorkerPolling:
+        from airflow_provider_astrobpm.waiting.polling import WorkerPolling  # noqa: PLC0415
+
+        return WorkerPolling(
             settings=self.settings, log=self._log_note, clock=self.client.now, meter=self.client.meter
         )
 
@@ -442,6 +453,9 @@ class AstroZeroHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Get a token and list one definition, or instances, within seconds and without changing anything."""
+        from airflow_provider_astrobpm.client import connection_check  # noqa: PLC0415
+        from airflow_provider_astrobpm.client.sync_client import BpmClient  # noqa: PLC0415
+
         try:
             quick = self.settings.with_short_timeouts(max_attempts=1, answer_timeout=SHORT_TIMEOUT_SECONDS)
             on_token = masking.token_masker(quick)
@@ -475,4 +489,6 @@ class AstroZeroHook(BaseHook):
 
     @property
     def _find(self) -> Callable[..., Flow[BpmInstance]]:
+        from airflow_provider_astrobpm.client import search  # noqa: PLC0415
+
         return search.instance_finder(self.settings)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_astrobpm._airflow.version_compat import amask_secret, secrets_masker
-from airflow_provider_astrobpm.client.tokens import credential_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -103,6 +102,8 @@ def token_masker(settings: Settings) -> Callable[[str], None]:
 
     :param settings: the settings with the credential.
     """
+    from airflow_provider_astrobpm.client.tokens import credential_key  # noqa: PLC0415
+
     key = credential_key(settings)
     return lambda token: MASKS.mask(token, key)
 
@@ -112,6 +113,8 @@ def async_token_masker(settings: Settings) -> Callable[[str], Awaitable[None]]:
 
     :param settings: the settings with the credential.
     """
+    from airflow_provider_astrobpm.client.tokens import credential_key  # noqa: PLC0415
+
     key = credential_key(settings)
     return lambda token: MASKS.amask_token(token, key)
 

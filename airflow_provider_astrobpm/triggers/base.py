@@ -250,6 +250,7 @@ def import_runtime_modules() -> None:
     """Import, in a thread, the modules that every run needs and that a kill has no time to import."""
     for module in (
         "airflow.sdk.execution_time.task_runner",
+        "airflow_provider_astrobpm.client.async_client",
         "airflow_provider_astrobpm.waiting.event_payload",
         "airflow_provider_astrobpm.batches.bulk_change",
         "airflow_provider_astrobpm.waiting.lookup",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
-
 from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm._airflow.xcom_keys import (
     BATCH_KEY,
@@ -16,19 +14,28 @@ from airflow_provider_astrobpm._airflow.xcom_keys import (
 )
 from airflow_provider_astrobpm.triggers import pending_ids
 from airflow_provider_astrobpm.triggers.base import WaitingTrigger
-from airflow_provider_astrobpm.triggers.event import AstroZeroBpmEventTrigger
 from airflow_provider_astrobpm.waiting.condition import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+    from airflow_provider_astrobpm.triggers.event import AstroZeroBpmEventTrigger
     from airflow_provider_astrobpm.waiting.batch_wait import BatchWait
     from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
 __all__ = ["AstroZeroBpmBatchTrigger", "AstroZeroBpmEventTrigger", "AstroZeroBpmInstanceTrigger"]
 
 KILL_TIMEOUT_SECONDS = 600.0  # for terminating all instances of a batch
+
+
+def __getattr__(name: str) -> Any:
+    """Import the trigger of ``triggers.event`` only when it is used: a task that defers does not need it."""
+    if name == "AstroZeroBpmEventTrigger":
+        from airflow_provider_astrobpm.triggers.event import AstroZeroBpmEventTrigger  # noqa: PLC0415
+
+        return AstroZeroBpmEventTrigger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class AstroZeroBpmInstanceTrigger(WaitingTrigger):
@@ -174,6 +181,8 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
 
         :raises AstroZeroError: if the ids are not there.
         """
+        from asgiref.sync import sync_to_async  # noqa: PLC0415
+
         from airflow_provider_astrobpm.client.errors import AstroZeroError  # noqa: PLC0415
 
         task = user_action.TaskInstanceRef(**self.task_key)

@@ -73,6 +73,7 @@ class Supervisor:
         self._created = 0
         self._to_cancel: set[int] = set()
         self.returned: list[str] = []
+        self.instance: uuid.UUID | None = None
         # If this task ended, the runner would assume that its supervisor is gone.
         self._reader_task = asyncio.create_task(asyncio.Event().wait())
 
@@ -107,7 +108,7 @@ class Supervisor:
 
     def _workload(self, number: int, kwargs: dict[str, Any]) -> RunTrigger:
         task = TaskInstanceDTO(
-            id=uuid.uuid4(),
+            id=self.instance or uuid.uuid4(),
             task_id="wait",
             dag_id="waiting",
             run_id=f"scheduled__{number}",

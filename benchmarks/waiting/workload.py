@@ -5,7 +5,11 @@ The input is the workload, followed by a line for each trigger with its argument
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
+
+TASK_INSTANCE = uuid.UUID("019abcde-0000-7000-8000-000000000000")
+"""The id of the task instance if one trigger waits for one task. A task that resumes has the id with which it deferred."""
 
 
 @dataclass(frozen=True)

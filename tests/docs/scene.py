@@ -79,7 +79,7 @@ class Scene:
         """Called with the operator when it is about to wait."""
         self.operator: Any = None
         """The operator that ran last."""
-        environment.setattr("airflow_provider_astrobpm.hooks.astro_zero.BpmClient", self._client)
+        environment.setattr("airflow_provider_astrobpm.client.sync_client.BpmClient", self._client)
         self.connect()
 
     def connect(self, extra: Any = None, **fields: Any) -> None:

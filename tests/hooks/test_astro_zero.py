@@ -271,7 +271,7 @@ class TestConnectionCheck:
     def slept(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         slept: list[float] = []
         monkeypatch.setattr(
-            "airflow_provider_astrobpm.hooks.astro_zero.BpmClient", partial(BpmClient, sleep=slept.append)
+            "airflow_provider_astrobpm.client.sync_client.BpmClient", partial(BpmClient, sleep=slept.append)
         )
         return slept
 

@@ -84,3 +84,9 @@ def test_the_page_has_the_tables_of_the_batch_plot() -> None:
         "mapped tasks of the http provider",
     )
     assert all(number(row[column]) > 0 for row in (ours, mapped) for column in table.columns[1:])
+
+
+def test_the_page_has_the_cost_of_one_gate() -> None:
+    gates = table_with(PAGE, "gate", "one gate with", "task processes", "CPU").rows
+    ours, http, idle = (float(row["CPU"].split()[0]) for row in gates)
+    assert idle < ours <= http / 2

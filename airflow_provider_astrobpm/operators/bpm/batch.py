@@ -254,7 +254,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     # Before anything is started
 
     def _check(self, context: Context) -> None:
-        """Check everything except the launches, and that the trigger can be created."""
+        """Check everything except the launches. If the task will defer, also check that its trigger can be created."""
         from airflow_provider_astrobpm.task_base import batch_xcoms  # noqa: PLC0415
 
         self._check_identifiers("bpm_name", "version")
