@@ -182,12 +182,12 @@ def check_effects(
         record(one, attempt.judge(seen[one], searched))
 
 
-def check_delays(grace: float) -> Iterator[float]:
+def check_delays(grace: float, backoff: Backoff = CHECKS) -> Iterator[float]:
     """Yield the seconds between checks for the effect of a change. Their sum is ``grace``."""
     checks = 0
     while grace > 0:
         checks += 1
-        pause = min(grace, CHECKS.pause(checks, random.random()))  # noqa: S311 - jitter
+        pause = min(grace, backoff.pause(checks, random.random()))  # noqa: S311 - jitter
         yield pause
         grace -= pause
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.client import operations, states
+from airflow_provider_astrobpm.client.actions import check_delays
 from airflow_provider_astrobpm.client.backoff import Backoff
-from airflow_provider_astrobpm.client.effect import check_delays
 from airflow_provider_astrobpm.doctor.observation import Probe, instance_of, raw, rows_of, text
 from airflow_provider_astrobpm.doctor.start_markers import matches
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.client import actions, effect, operations, search
+from airflow_provider_astrobpm.client import actions, operations, search
 from airflow_provider_astrobpm.client.errors import (
     AnotherInstanceError,
     AstroZeroError,
@@ -187,7 +187,7 @@ def test_check_delays_have_jitter_and_last_for_the_grace(
 ) -> None:
     chances = iter([1.0, 0.5, 0.0] * 10)
     monkeypatch.setattr("random.random", lambda: next(chances))
-    delays = list(effect.check_delays(grace))
+    delays = list(actions.check_delays(grace))
     assert sum(delays) == pytest.approx(grace)
     assert delays[:3] == {0: [], 0.3: [0.3], 1: [0.5, 0.5], 60: [0.5, 1.5, 4]}[grace]
 

@@ -41,6 +41,11 @@ STOPPED: dict[str, Any] = {"state": "Terminated"}
 MISSING, UNREADABLE = "missing", "unreadable"
 
 
+@pytest.fixture(autouse=True)
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.0)
+
+
 def failure(kind: type[CallError], **facts: Any) -> CallError:
     error = kind("it failed", status=400, res_code=facts.pop("res_code", "405239999"))
     for name, value in facts.items():

@@ -26,9 +26,9 @@ from airflow_provider_astrobpm.client.resend_policy import resending
 from airflow_provider_astrobpm.client.settings import Settings, StaticToken
 from airflow_provider_astrobpm.starting.generation import Generation
 from airflow_provider_astrobpm.starting.try_record import (
+    TaskTry,
     began_at_earliest,
     generation_by_record,
-    recorded_intent,
 )
 from tests.starting.history import (
     DAY,
@@ -242,15 +242,14 @@ class World:
         )
         self.since = began_at_earliest(self.prior, try_number=self.number, now=self.clock(), due=self.due)
         self._note_mistakes()
-        intent: Any = recorded_intent(
-            self.prior,
-            self.subject.kind,
+        intent: Any = TaskTry(
+            identity=self.identity,
             generation=self.this.number,
             max_tries=self.max_tries,
             try_number=self.number,
             since=self.since,
-            is_certain=self.this.is_certain,
-        )
+            generation_is_certain=self.this.is_certain,
+        ).intent(self.prior, self.subject.kind)
         if intent != self.prior and self.history.has_store:
             self.remember(intent)
         try:
