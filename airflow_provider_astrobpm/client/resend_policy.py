@@ -73,7 +73,6 @@ def resend_pause(
     *,
     max_wait: float,
     now: float,
-    chance: Callable[[], float] = random.random,
 ) -> float:
     """Return the seconds before a call is resent.
 
@@ -81,10 +80,9 @@ def resend_pause(
     :param failures: how many attempts in a row have failed.
     :param max_wait: the longest pause in seconds, even if ``Retry-After`` asks for more.
     :param now: the time, in seconds since the epoch.
-    :param chance: returns a random number from 0 to 1.
     """
     backoff = Backoff(FIRST_RESEND_DELAY_SECONDS, max_wait)
-    return backoff.pause(failures, chance(), retry_after_seconds(error.retry_after, now))
+    return backoff.pause(failures, random.random(), retry_after_seconds(error.retry_after, now))  # noqa: S311 - jitter
 
 
 def resending(

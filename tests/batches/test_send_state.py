@@ -50,8 +50,8 @@ def fail(state: SendState, error: CallError, at: float = NOW, launch: Launch = F
 @pytest.mark.parametrize(
     ("error", "pause", "stops", "counted"),
     [
-        (NotSentError("x"), 0.5, False, {}),
-        (throttled(""), 0.5, False, {}),
+        (NotSentError("x"), 1.0, False, {}),
+        (throttled(""), 1.0, False, {}),
         (throttled("7"), 7.0, False, {}),
         (throttled("604"), 30.0, False, {}),
         (RefusedError("x"), None, False, {"refused": 1}),
@@ -83,12 +83,12 @@ def test_pauses_are_longer_each_time_and_stop_the_batch_at_last() -> None:
     pauses: list[float | None] = []
     while state.stopped_by is None:
         pauses.append(fail(state, throttled(""), at=NOW + 100 * len(pauses)))
-    assert pauses == [0.5, 1.0, None]
+    assert pauses == [1.0, 2.0, None]
 
 
 def test_starts_sent_before_a_pause_do_not_count() -> None:
     state = state_of()
-    assert fail(state, throttled(""), at=NOW) == 0.5
+    assert fail(state, throttled(""), at=NOW) == 1.0
     assert [state.failed(FIRST, "key-1", throttled(""), sent_at=NOW - 1, now=NOW) for _ in range(9)] == [
         0.0
     ] * 9
