@@ -114,25 +114,26 @@ class InstanceStarter:
         """Search, and decide."""
         request = self._request
         lookup = try_request.choose_lookup(request, record)
+        found: ExistingInstances | RefuseStart = ExistingInstances()
         try:
             if lookup is LookupMethod.KEY:
                 matches = request.new_matches(self._endpoint.key_form, self._clock)
                 is_enough = partial(decision.is_enough, request, record)
                 yield from key_search.find_matches(matches, is_enough=is_enough)
                 found = decision.classify(request, record, matches)
-                return found if isinstance(found, RefuseStart) else decision.decide(request, record, found)
-            if lookup is LookupMethod.ID and record is not None and record.instance_id is not None:
-                return (yield from self._decision_by_id(record, record.instance_id))
+            elif lookup is LookupMethod.ID and record is not None and record.instance_id is not None:
+                found = yield from self._find_recorded(record, record.instance_id)
         except AuthenticationError:
             raise
         except CallError as error:
             unknown = "It is unknown whether an earlier try has started an instance. A retry searches again."
             return RefuseStart(AmbiguousStartError(error, request.key(), unknown), asks_person=False)
-        return decision.decide(request, record, ExistingInstances())
+        return found if isinstance(found, RefuseStart) else decision.decide(request, record, found)
 
-    def _decision_by_id(  # noqa: PLR0911 - a table in order
+    def _find_recorded(  # noqa: PLR0911 - a table in order
         self, record: StartRecord, instance_id: str
-    ) -> Flow[StartDecision]:
+    ) -> Flow[ExistingInstances | RefuseStart]:
+        """Find the instance of a record by its id."""
         own = self._request.own(record) is not None
         try:
             try:
@@ -148,11 +149,11 @@ class InstanceStarter:
                 return RefuseStart(
                     decision.missing_instance_error(instance_id, self._request.key(record.launch))
                 )
-            return decision.decide(self._request, record, ExistingInstances())
+            return ExistingInstances()
         except UnexpectedAnswerError as error:
             if not error.is_malformed:
                 raise
-            return decision.decide(self._request, record, ExistingInstances(doubt=error.problem))
+            return ExistingInstances(doubt=error.problem)
         if not self._request.matches_record(record, instance):
             known = self._request.known(record)
             if own:
@@ -161,11 +162,10 @@ class InstanceStarter:
                 )
             words = f"Left as it is, because the task had started another one, {known}: {instance}"
             self._log(LogNote(words, warning=True))
-            return decision.decide(self._request, record, ExistingInstances())
-        if own and record.launch == 0 and instance.is_closed:
-            return decision.decide(self._request, record, ExistingInstances())
-        older = () if own or instance.is_closed else (instance,)
-        return decision.decide(self._request, record, ExistingInstances((instance,) if own else (), older))
+            return ExistingInstances()
+        if instance.is_closed and (not own or record.launch == 0):
+            return ExistingInstances()
+        return ExistingInstances((instance,)) if own else ExistingInstances(older=(instance,))
 
     def _adopt(self, record: StartRecord | None, decided: AdoptInstance) -> StartResult:
         self._log(LogNote(f"Adopted {decided.instance}: {decided.why}"))
