@@ -26,11 +26,6 @@ FIRST, SECOND = Launch(1, "Approval"), Launch(2, "Approval", business_key="mine"
 INSTANCE = BpmInstance(id="7", name="Approval", state="Running")
 
 
-@pytest.fixture(autouse=True)
-def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("random.random", lambda: 0.0)
-
-
 def throttled(retry_after: str) -> ThrottledError:
     error = ThrottledError("it was throttled")
     error.retry_after = retry_after
