@@ -20,7 +20,7 @@ from airflow_provider_astrobpm.client.metrics import METRICS, NULL_METER, POLLS,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_astrobpm.client.metrics import Meter, Tags
+    from airflow_provider_astrobpm.client.metrics import Meter
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,11 @@ class StatsMeter(BufferedMeter):
     def flush(self) -> None:
         """Pass the counts since the last flush and the current gauges to Airflow."""
         self._flushed_at = self._clock()
-        self._pass_on_all(*self.take())
+        self.flush_from(self)
 
     def flush_from(self, tally: BufferedMeter) -> None:
-        """Pass the counts of another meter to Airflow."""
-        self._pass_on_all(*tally.take())
-
-    def _pass_on_all(self, counts: dict[tuple[str, Tags], int], gauges: dict[str, int]) -> None:
+        """Pass the counts of a meter to Airflow."""
+        counts, gauges = tally.take()
         if self._has_failed:
             return
         try:

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.operations import Flow
     from airflow_provider_astrobpm.client.wire import UnreadableRow
 
-FEWEST_PASSES = (
-    6  # passes before an instance counts as missing: two over all states, four over the open states
-)
+FEWEST_PASSES = 6  # before an instance counts as missing: two over all states, four over the open states
 MAX_EXTRA_PASSES = 4  # further passes over the open states while passes miss instances
 
 

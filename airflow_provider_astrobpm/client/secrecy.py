@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 MASK = "***"
 MASK_IN_DATA = texts.REPLACEMENT * 3  # validation rejects it in names, so masked data never equals a name
 MAX_QUOTE_CHARS = 500  # characters of the server's words in an error
-MAX_QUOTE_INPUT_CHARS = (
-    4096  # characters that are read to make a quote, plus the room that an encoded secret may need
-)
+MAX_QUOTE_INPUT_CHARS = 4096  # that are read to make a quote, plus the room that an encoded secret may need
 MAX_ENCODED_CHARS = 12  # characters that encodings may use for one character
-MAX_MASKED_DATA_CHARS = (
-    256 * 1024
-)  # characters of suspicious strings that are searched in one body; beyond that they are masked as a whole
+# Of suspicious strings that are searched in one body; beyond that they are masked as a whole.
+MAX_MASKED_DATA_CHARS = 256 * 1024
 MIN_SECRET_CHARS_IN_DATA = 16  # characters; a shorter secret may be part of a name by chance
 
 

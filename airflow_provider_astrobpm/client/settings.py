@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 InstanceLookup = Literal["auto", "list", "by_id"]
 INSTANCE_LOOKUPS: tuple[InstanceLookup, ...] = ("auto", "list", "by_id")
 
-SHORT_TIMEOUT_SECONDS = (
-    5.0  # seconds to connect, and to wait for an answer, when a person waits for the result
-)
+SHORT_TIMEOUT_SECONDS = 5.0  # to connect, and to wait for an answer, when a person waits for the result
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,7 @@ from airflow_provider_astrobpm.client.errors import AstroZeroError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CHECK_INTERVAL_SECONDS = (
-    1.0  # seconds between two checks; Airflow tolerates a missing heartbeat for much longer
-)
+CHECK_INTERVAL_SECONDS = 1.0  # between two checks; Airflow tolerates a missing heartbeat for much longer
 
 
 async def stop_when_superseded(stop: Callable[[Exception], None]) -> None:
