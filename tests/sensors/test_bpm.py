@@ -248,7 +248,7 @@ def test_template_rendered_to_none_does_not_open_the_gate(
 
 
 def test_mapping_with_none_does_not_open_the_gate(sensor: MakeSensor, emulator: EmulatorControl) -> None:
-    with pytest.raises(ValueError, match="bp_statuses is None; leave it out"):
+    with pytest.raises(ValueError, match="bp_statuses is None; omit it instead"):
         sensor(instance_id="1", bp_statuses=None)
 
 
