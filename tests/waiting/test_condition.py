@@ -278,7 +278,7 @@ def test_none_is_refused() -> None:
     assert given_condition_arguments(**nothing) == {}
     assert given_condition_arguments(**{**nothing, "states": ["{{ a }}"]}) == {"states": ["{{ a }}"]}
     for argument in nothing:
-        with pytest.raises(ValueError, match=f"{argument} is None; leave it out"):
+        with pytest.raises(ValueError, match=f"{argument} is None; omit it instead"):
             given_condition_arguments(**{**nothing, argument: None})
     with pytest.raises(ValueError, match="states must be one of"):
         given_condition_arguments(**{**nothing, "states": ["{{ a }}", "Finished"]})
