@@ -19,8 +19,18 @@ from airflow_provider_astrobpm.task_base import heartbeat
 
 heartbeat.CHECK_INTERVAL_SECONDS = 0.05
 reason_file = pathlib.Path(sys.argv[1])
-reason_file.write_text("it watches")
-asyncio.run(heartbeat.stop_when_superseded(lambda reason: reason_file.write_text(str(reason))))
+
+
+async def main():
+    watching = asyncio.ensure_future(
+        heartbeat.stop_when_superseded(lambda reason: reason_file.write_text(str(reason)))
+    )
+    await asyncio.sleep(0)  # now it knows its supervisor, which may die
+    reason_file.write_text("it watches")
+    await watching
+
+
+asyncio.run(main())
 """
 # A supervisor that dies as soon as its process watches it.
 DIE = """
