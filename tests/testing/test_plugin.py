@@ -14,7 +14,7 @@ HELPERS = """
 import json
 import threading
 
-from airflow_provider_astrobpm.bpm import api
+from airflow_provider_astrobpm.client import operations
 from airflow_provider_astrobpm.client.sync_client import BpmClient
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 
@@ -32,7 +32,7 @@ def use(emulator, monkeypatch):
     assert emulator.counts()["token"] == 0
     assert emulator.faults() == []
     one = client(monkeypatch)
-    one.call(api.start("PublishApproval"))
+    one.call(operations.start("PublishApproval"))
     one.close()
     emulator.assert_started("PublishApproval", state="Waiting for user interaction")
     counts = emulator.counts()
