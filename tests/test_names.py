@@ -35,5 +35,5 @@ def test_each_module_name_is_used_once() -> None:
 
 
 def test_no_module_has_the_name_of_a_room() -> None:
-    rooms = {path.name.lstrip("_") for path in PACKAGE.iterdir() if path.is_dir()}
+    rooms = {path.name.lstrip("_") for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert [path for path in MODULES if path.stem.lstrip("_") in rooms and path.parent != PACKAGE] == []
