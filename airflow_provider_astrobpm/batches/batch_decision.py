@@ -10,12 +10,12 @@ refused. A launch that has met the condition before adopts its newest instance, 
 
 from __future__ import annotations
 
-import time
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.batches.batch_record import is_recorded_instance
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError, BatchChangedError
+from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.timestamps import Placement
 from airflow_provider_astrobpm.starting.business_keys import BatchKey
 from airflow_provider_astrobpm.starting.decision_table import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.batches.batch_record import BatchRecord, BatchRequest
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_form import KeyForm
-    from airflow_provider_astrobpm.client.key_search import KeyMatches
 
 
 class StartLaunch(NamedTuple):
@@ -68,7 +67,7 @@ class BatchDecider:
     ) -> None:
         self._request = request
         self._record = record
-        self._matches = matches = matches or request.new_matches(form, time.time)
+        self._matches = matches = matches or KeyMatches(lambda _one: False)
         self._oldest = request.oldest(record)
         own_record = request.own(record)
         if own_record and own_record.own_keys not in (None, request.keys_signature()):

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
-T = TypeVar("T")
-
-if TYPE_CHECKING:
     CallStep = NeedToken | TokenNotAtFault | Request | Sleep
+
+T = TypeVar("T")
 
 
 class BaseClient:
