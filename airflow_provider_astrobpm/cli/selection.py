@@ -79,7 +79,7 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
 def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     """Return the instances with the given ids, with one search for all of them."""
     sought = dict.fromkeys(validation.identifier(one, "ID") for one in ids)
-    findings = hook.client.run(
+    search_result = hook.client.run(
         search.find(
             sought,
             lookup=hook.settings.instance_lookup,
@@ -89,7 +89,7 @@ def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
     selection = Selection([], [])
     for instance_id in sought:
         try:
-            selection.instances.append(findings.instance(instance_id))
+            selection.instances.append(search_result.instance(instance_id))
         except InstanceNotFoundError as error:
             error.add_context("", hook.settings.connection)
             selection.missing.append(error)
@@ -105,10 +105,10 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
     :raises KeysNotShownError: if none matches a business key, and no row of any state shows one.
     """
     to_list = otherwise if wanted.states is None else states.states_to_list(wanted.states)
-    findings = hook.client.run(search.find({}, lists=to_list))
-    lists = {state: findings.rows_in(state) for state in to_list}
+    search_result = hook.client.run(search.find({}, lists=to_list))
+    lists = {state: search_result.rows_in(state) for state in to_list}
     # An instance that changed its state between two lists shows twice; the later list counts.
-    seen = {one: row for one, row in findings.rows.items() if one not in findings.contradictions}
+    seen = {one: row for one, row in search_result.rows.items() if one not in search_result.contradictions}
     verdicts = {one.id: wanted.matches(one) for one in seen.values()}
     for state, rows in lists.items():
         for odd in unreadable_in(rows):
@@ -126,7 +126,7 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
     if not found and wanted.business_key is not None:
         endpoint = search.traits_of_endpoint(hook.settings.base_url)
         hook.client.run(listing.check_keys_are_shown(lists, wanted, endpoint))
-    if doubtful := len(findings.contradictions):
+    if doubtful := len(search_result.contradictions):
         say(f"Warning: skipped {_count(doubtful)} because the lists contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
         say(f"Warning: skipped {_count(unknown)} because the start time does not prove the age.")

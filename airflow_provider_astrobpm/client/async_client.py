@@ -91,13 +91,13 @@ class AsyncBpmClient(BaseClient):
         """
         return await self._drive(self._call_once(operation))
 
-    async def run(self, plan: Flow[T]) -> T:
+    async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its result.
 
         :raises AstroZeroError: an error that the flow does not handle.
         """
         try:
-            return await drive_async(plan, self._result_of)
+            return await drive_async(flow, self._result_of)
         except AstroZeroError as error:
             error.connection = error.connection or self.settings.connection
             raise

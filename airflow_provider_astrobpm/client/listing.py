@@ -125,20 +125,20 @@ def instances(
         if state in known
     }
     # An instance that moves between two lists appears in both; the later row counts.
-    findings = SearchResult({}, wanted_lists=queries)
+    search_result = SearchResult({}, wanted_lists=queries)
     for state, operation in queries.items():
         rows = yield operation
         for odd in unreadable_in(rows):
             if wanted.may_be(odd):
                 raise _unreadable(odd, operation.attempt)
-        findings.add_list(state, rows)
-    verdicts = {row.id: wanted.matches(row) for row in findings.rows.values()}
+        search_result.add_list(state, rows)
+    verdicts = {row.id: wanted.matches(row) for row in search_result.rows.values()}
     for instance_id, verdict in verdicts.items():
-        if verdict is not False and instance_id in findings.contradictions:
-            raise findings.contradictions[instance_id]
-    found = [row for row in findings.rows.values() if verdicts[row.id]]
+        if verdict is not False and instance_id in search_result.contradictions:
+            raise search_result.contradictions[instance_id]
+    found = [row for row in search_result.rows.values() if verdicts[row.id]]
     if not found and wanted.business_key is not None:
-        yield from check_keys_are_shown(findings.lists, wanted, endpoint or EndpointTraits())
+        yield from check_keys_are_shown(search_result.lists, wanted, endpoint or EndpointTraits())
     return Listing(sort_instances(found, order), sum(verdict is None for verdict in verdicts.values()))
 
 

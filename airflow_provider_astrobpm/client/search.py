@@ -105,40 +105,40 @@ def find(
     :param endpoint: what is known about the environment; ``auto`` adds to it.
     """
     endpoint = endpoint or EndpointTraits()
-    findings = SearchResult(last_seen, keys, lists, reads_only=lookup == "by_id")
-    findings.shown_keys.shows_any = endpoint.shows_keys
+    search_result = SearchResult(last_seen, keys, lists, reads_only=lookup == "by_id")
+    search_result.shown_keys.shows_any = endpoint.shows_keys
     if lookup == "by_id":
-        yield from _read(findings, endpoint, only_way=True)
+        yield from _read(search_result, endpoint, only_way=True)
         if not keys:
-            yield from _list(lists, findings)
-            return findings
+            yield from _list(lists, search_result)
+            return search_result
     # Lists that are needed anyway come first: searching them costs nothing.
     hints = [state for state in states.STATES if state in {*last_seen.values(), *lists}]
     others = [state for state in states.STATES if state not in hints]
     may_read = lookup == "auto" and endpoint.reads_by_id is not False
     if not keys:
         if may_read and endpoint.reads_by_id and not lists and len(last_seen) <= max(1, len(hints)):
-            yield from _read(findings, endpoint)
-        yield from _list(hints, findings)
-        if may_read and len(findings.unread_ids()) <= len(others):
-            yield from _read(findings, endpoint)
-        yield from _list(others, findings)
+            yield from _read(search_result, endpoint)
+        yield from _list(hints, search_result)
+        if may_read and len(search_result.unread_ids()) <= len(others):
+            yield from _read(search_result, endpoint)
+        yield from _list(others, search_result)
     else:
-        yield from _list(states.STATES, findings, whole=True)
-        endpoint.shows_keys = findings.shown_keys.shows_any
-    is_complete = findings.lacks_a_match()
+        yield from _list(states.STATES, search_result, whole=True)
+        endpoint.shows_keys = search_result.shown_keys.shows_any
+    is_complete = search_result.lacks_a_match()
     # If a list failed, a second round cannot prove that an instance is in none of the states.
-    if is_complete or (lookup != "by_id" and findings.missing_ids() and not findings.failed_lists):
-        yield from _list([*hints, *others], findings, whole=is_complete)
-    if not is_complete and findings.lacks_an_open_match():
+    if is_complete or (lookup != "by_id" and search_result.missing_ids() and not search_result.failed_lists):
+        yield from _list([*hints, *others], search_result, whole=is_complete)
+    if not is_complete and search_result.lacks_an_open_match():
         # An open match may have moved against the order of the search. An ended match must not be returned in its place.
-        yield from _list(states.OPEN_STATES, findings, whole=True)
+        yield from _list(states.OPEN_STATES, search_result, whole=True)
     if may_read:
-        yield from _read(findings, endpoint)
+        yield from _read(search_result, endpoint)
         # The lists show an instance that could not be read by its id.
-        if endpoint.reads_by_id is None and findings.found_an_id_that_was_read():
+        if endpoint.reads_by_id is None and search_result.found_an_id_that_was_read():
             endpoint.reads_by_id = False
-    return findings
+    return search_result
 
 
 def find_by_id(
@@ -157,8 +157,8 @@ def find_by_id(
     :raises InstanceNotFoundError: if it is in none of the states.
     """
     instance_id = validation.identifier(instance_id, "instance_id")
-    findings = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
-    return findings.instance(instance_id)
+    search_result = yield from find({instance_id: last_state}, lookup=lookup, endpoint=endpoint)
+    return search_result.instance(instance_id)
 
 
 def instance_finder(settings: Settings) -> Callable[..., Flow[BpmInstance]]:
@@ -188,8 +188,8 @@ def find_by_key(
     :raises SeveralInstancesError: if several instances have the key.
     """
     key = checked_business_key(business_key, name)
-    findings = yield from find({}, [key], endpoint=endpoint)
-    return findings.match(key)
+    search_result = yield from find({}, [key], endpoint=endpoint)
+    return search_result.match(key)
 
 
 def checked_business_key(business_key: str, bpm_name: str | None) -> BusinessKey:
@@ -200,34 +200,34 @@ def checked_business_key(business_key: str, bpm_name: str | None) -> BusinessKey
     )
 
 
-def _list(where: Iterable[str], findings: SearchResult, *, whole: bool = False) -> Flow[None]:
+def _list(where: Iterable[str], search_result: SearchResult, *, whole: bool = False) -> Flow[None]:
     """List states: all of them if ``whole``; otherwise those requested completely, and others while ids are missing."""
     for state in where:
-        if findings.stopped_by is not None:
+        if search_result.stopped_by is not None:
             return
-        if whole or findings.wants_list(state) or findings.may_still_find_ids():
+        if whole or search_result.wants_list(state) or search_result.may_still_find_ids():
             try:
-                findings.add_list(state, (yield operations.query(state)))
+                search_result.add_list(state, (yield operations.query(state)))
             except CallError as error:
-                findings.add_failed_list(state, error)
+                search_result.add_failed_list(state, error)
 
 
-def _read(findings: SearchResult, endpoint: EndpointTraits, *, only_way: bool = False) -> Flow[None]:
+def _read(search_result: SearchResult, endpoint: EndpointTraits, *, only_way: bool = False) -> Flow[None]:
     """Read missing instances by id, each once per search. Read only one while it is unknown whether reading by id works.
 
     :param only_way: whether the lists must not be used.
     """
-    for instance_id in findings.unread_ids():
-        if findings.stopped_by is not None:
+    for instance_id in search_result.unread_ids():
+        if search_result.stopped_by is not None:
             return
         is_known = bool(endpoint.reads_by_id) or only_way
         try:
             answer: BpmInstance | None = yield operations.get_instance(instance_id, is_known_to_work=is_known)
         except CallError as error:
-            findings.add_failed_read(instance_id, error)
+            search_result.add_failed_read(instance_id, error)
             has_worked = False
         else:
-            has_worked = findings.add_read(instance_id, answer)
+            has_worked = search_result.add_read(instance_id, answer)
         if has_worked:
             endpoint.reads_by_id = True
         elif not is_known:

@@ -76,13 +76,13 @@ class BpmClient(BaseClient):
     def _call(self, operation: Operation[T]) -> T:
         return drive(self._call_resent(operation), self._reply_to, CallError)
 
-    def run(self, plan: Flow[T]) -> T:
+    def run(self, flow: Flow[T]) -> T:
         """Run a flow to its result.
 
         :raises AstroZeroError: an error that the flow does not handle.
         """
         try:
-            return drive(plan, self._result_of)
+            return drive(flow, self._result_of)
         except AstroZeroError as error:
             error.connection = error.connection or self.settings.connection
             raise

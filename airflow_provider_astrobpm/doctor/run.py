@@ -113,7 +113,7 @@ def _seconds(finding: Finding) -> float:
     return finding.value if isinstance(finding.value, (int, float)) else 0.0
 
 
-def _run(plan: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
+def _run(flow: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
     """Run a probe flow, and record its findings."""
 
     def answer(step: Probe | Sleep | Finding) -> Observation | None:
@@ -122,7 +122,7 @@ def _run(plan: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
         _record(report, step, sender)
         return None
 
-    drive(plan, answer)
+    drive(flow, answer)
 
 
 def _record(report: Report, finding: Finding, sender: ProbeSender) -> None:

@@ -266,7 +266,7 @@ class AstroZeroHook(BaseHook):
         :raises EffectNotShownError: if the action was accepted, but its effect does not show in time.
         """
         instance_id = validation.identifier(instance_id, "instance_id")
-        plan = actions.change_state(
+        flow = actions.change_state(
             instance_id,
             action,
             find=partial(self._find, last_state=last_state),
@@ -275,7 +275,7 @@ class AstroZeroHook(BaseHook):
             grace=self.settings.start_grace,
             intent=intent,
         )
-        done = self.client.run(plan)
+        done = self.client.run(flow)
         self.log.info(done.note)
         return done
 
@@ -430,9 +430,9 @@ class AstroZeroHook(BaseHook):
         """
         self._poll_for(awaited, self._polling.poll_until_conclusive(awaited, again_after))
 
-    def _poll_for(self, awaited: BaseWait[Any], plan: Flow[Any]) -> None:
+    def _poll_for(self, awaited: BaseWait[Any], flow: Flow[Any]) -> None:
         """Run a flow that polls for a wait. If the wait ends with an error, add the connection to the error."""
-        self.client.run(plan)
+        self.client.run(flow)
         if isinstance(awaited.ending, AstroZeroError):
             awaited.ending.connection = awaited.ending.connection or self.settings.connection
 

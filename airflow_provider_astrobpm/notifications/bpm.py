@@ -111,14 +111,14 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
 
             settings = _with_short_timeouts(AstroZeroHook(self.astro_zero_conn_id).settings)
-            plan = self._plan(context, settings)
+            flow = self._report_flow(context, settings)
             with BpmClient(
                 settings,
                 on_token=masking.token_masker(settings),
                 on_retry=self.log.warning,
                 meter=stats.meter(),
             ) as client:
-                self._log_result(client.run(plan), settings)
+                self._log_result(client.run(flow), settings)
 
     async def async_notify(self, context: Context) -> None:
         """Report an incident, in an event loop."""
@@ -128,12 +128,12 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
             # The first import of the client is slow enough to block a triggerer's event loop noticeably.
             hook = await asyncio.to_thread(_hook, self.astro_zero_conn_id)
             settings = _with_short_timeouts(await hook.async_settings())
-            plan = self._plan(context, settings)
+            flow = self._report_flow(context, settings)
             async with hook.make_async_client(settings) as client:
-                self._log_result(await client.run(plan), settings)
+                self._log_result(await client.run(flow), settings)
 
-    def _plan(self, context: Context, settings: Settings) -> Flow[IncidentResult]:
-        """Log and return the plan of the report. Logged first, because Airflow may stop this process at any time."""
+    def _report_flow(self, context: Context, settings: Settings) -> Flow[IncidentResult]:
+        """Log and return the flow of the report. Logged first, because Airflow may stop this process at any time."""
         from airflow_provider_astrobpm._airflow import stats  # noqa: PLC0415
         from airflow_provider_astrobpm.client import operations  # noqa: PLC0415
         from airflow_provider_astrobpm.notifications.context import incident_key, incident_title  # noqa: PLC0415

@@ -5,7 +5,7 @@ applies decides:
 
 | what the try finds                                              | decision                                             |
 |-----------------------------------------------------------------|------------------------------------------------------|
-| an open or succeeded instance, perhaps of a deleted run         | refuse: its start time does not tell                 |
+| an open or succeeded instance, perhaps of a deleted run         | refuse: its start time does not show it              |
 | an open instance of this generation                             | adopt it                                             |
 | an instance of this generation that has succeeded               | adopt it: its end is a result                        |
 | such an instance of an older generation that this one resumes   | adopt it: people may be working on it                |

@@ -59,7 +59,7 @@ class InstanceStarter:
     """Starts or adopts the one instance of a task.
 
     :param request: what to start.
-    :param find: a plan that finds an instance by its id.
+    :param find: a flow that finds an instance by its id.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
     :param log: receives notes for the task log.
     :param clock: returns the time, in seconds since the epoch.

@@ -4,7 +4,7 @@ How to search is decided by the first row that applies:
 
 | what the try knows                                                     | it searches                           |
 |------------------------------------------------------------------------|---------------------------------------|
-| the author's own keys must be looked at in any case                    | by business key                       |
+| others may use its custom keys, and their instances count              | by business key                       |
 | a try of this generation has recorded its instance                     | by that id                            |
 | a try of this generation may have sent a start                         | by business key                       |
 | an older generation has recorded its instance                          | by that id                            |

@@ -27,7 +27,6 @@ def look_up_connection(hook: AstroZeroHook, awaited: BaseWait[Any], log: Any) ->
     from airflow_provider_astrobpm.waiting import lookup  # noqa: PLC0415
 
     while True:
-        began = moment.now()
         try:
             _ = hook.settings
         except Exception as error:  # noqa: BLE001 - a secrets backend may raise anything
@@ -39,7 +38,6 @@ def look_up_connection(hook: AstroZeroHook, awaited: BaseWait[Any], log: Any) ->
             "the connection",
             failure,
             connection=hook.astro_zero_conn_id,
-            began=began.steady,
             now=moment.now(),
             jitter=random.random(),  # noqa: S311
         )

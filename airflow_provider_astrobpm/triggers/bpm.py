@@ -213,17 +213,16 @@ class AstroZeroBpmBatchTrigger(WaitingTrigger):
         from airflow_provider_astrobpm.waiting import polling  # noqa: PLC0415
 
         awaited = self._awaited or await self._new_wait()
-        began = moment.now()
         if awaited.ending is None:
-            findings = await client.run(polling.query_for_waits([awaited], client.settings))
-            if findings.failure is not None:
-                raise findings.failure
-            awaited.record_poll(findings, began.steady, moment.now())
+            search_result = await client.run(polling.query_for_waits([awaited], client.settings))
+            if search_result.failure is not None:
+                raise search_result.failure
+            awaited.record_poll(search_result, moment.now())
         if awaited.ending is not None:
             return f"{self._subject} is not terminated, because its wait has ended"
         sought = search.SearchRequest()
         awaited.add_to_query(sought)
-        shown = {one: state for one, state in sought.ids.items() if one in findings.instances}
+        shown = {one: state for one, state in sought.ids.items() if one in search_result.instances}
         left = len(sought.ids) - len(shown)
         self.log.info("A user ended the task; terminating %s instances of its batch", len(shown))
         change = await bulk_change.change_all(

@@ -32,7 +32,6 @@ async def read_with_retries(
 
     steady = asyncio.get_running_loop().time  # the poller's clock
     while True:
-        began = steady()
         try:
             return await read()
         except Exception as error:  # noqa: BLE001 - a secrets backend may raise anything
@@ -42,7 +41,6 @@ async def read_with_retries(
             what,
             failure,
             connection=connection,
-            began=began,
             now=Moment(time.time(), steady()),
             jitter=random.random(),  # noqa: S311
         )

@@ -144,11 +144,9 @@ class BatchWait(BaseWait[BatchWaitResult]):
         """Add the ids of the open instances."""
         sought.ids.update(self._open)
 
-    def record_poll(
-        self, findings: SearchResult, began: float, now: Moment, connection: str | None = None
-    ) -> None:
+    def record_poll(self, search_result: SearchResult, now: Moment, connection: str | None = None) -> None:
         """Record the result of a poll, and log the progress if it is due."""
-        super().record_poll(findings, began, now, connection)
+        super().record_poll(search_result, now, connection)
         self._rate.mark(len(self._open), now.steady)
         progress = self._progress()
         if (
@@ -159,11 +157,11 @@ class BatchWait(BaseWait[BatchWaitResult]):
             self._logged, self._logged_at = progress, now.steady
             self._note(f"{progress}{self._rate}")
 
-    def record_failed_poll(self, error: CallError, began: float, now: Moment) -> None:
+    def record_failed_poll(self, error: CallError, now: Moment) -> None:
         """Record that a poll could query none of the instances."""
         for instance_id in self._open:
-            self._unpolled.setdefault(instance_id, began)
-        super().record_failed_poll(error, began, now)
+            self._unpolled.setdefault(instance_id, now.steady)
+        super().record_failed_poll(error, now)
 
     def _basic_timeout_error(self, deadline: float, now: Moment) -> WaitTimeoutError:
         error = WaitTimeoutError(
@@ -173,7 +171,7 @@ class BatchWait(BaseWait[BatchWaitResult]):
         error.problem = f"{timed_out}; {len(self._open)} of {len(self.ids)} are still open"
         return error
 
-    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
         missed, self._missing = self._missing, {}
         failing, self._unpolled = self._unpolled, {}
         failure: CallError | None = None
@@ -181,9 +179,9 @@ class BatchWait(BaseWait[BatchWaitResult]):
         for place, instance_id in enumerate(self.ids):
             if instance_id not in self._open:
                 continue
-            result = findings.instance_or_error(instance_id)
+            result = search_result.instance_or_error(instance_id)
             if isinstance(result, CallError):
-                since = self._unpolled[instance_id] = failing.get(instance_id, began)
+                since = self._unpolled[instance_id] = failing.get(instance_id, now)
                 if since < oldest:
                     failure, oldest = result, since
                 if instance_id in missed:
@@ -291,10 +289,10 @@ class BatchSnapshot(BaseWait["dict[str, BpmInstance]"]):
         """Add the ids that no poll has answered yet."""
         sought.ids.update(self._left)
 
-    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
         failure: CallError | None = None
         for instance_id in tuple(self._left):
-            result = findings.instance_or_error(instance_id)
+            result = search_result.instance_or_error(instance_id)
             if isinstance(result, CallError):
                 failure = failure or result
                 continue

@@ -27,7 +27,6 @@ def record_failed_read(
     error: Exception,
     *,
     connection: str,
-    began: float,
     now: Moment,
     jitter: float,
 ) -> float:
@@ -37,15 +36,14 @@ def record_failed_read(
     :param what: what could not be read, such as ``the connection``.
     :param error: how the read failed.
     :param connection: the connection id.
-    :param began: when the read began, on the steady clock.
-    :param now: the current moment.
+    :param now: when the read ended.
     :param jitter: a random number from 0 to 1. After a restart a thousand waits read their connections at once.
     """
     # Quote only this provider's errors: the text of a secrets backend's error may contain a secret.
     words = error.problem if isinstance(error, AstroZeroError) else type(error).__name__
     failure = PreparationError(f"{what} could not be read ({words})")
     failure.connection = connection
-    wait.record_failed_poll(failure, began, now)
+    wait.record_failed_poll(failure, now)
     seconds = READS.pause(wait.failed_polls, jitter)
     left = wait.seconds_left(now)
     return seconds if left is None else max(0.0, min(seconds, left))
@@ -62,5 +60,5 @@ class LookupWait(BaseWait[None]):
     def add_to_query(self, sought: SearchRequest) -> None:
         """Add nothing."""
 
-    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
         return None

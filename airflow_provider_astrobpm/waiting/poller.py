@@ -249,15 +249,15 @@ class Poller:
         asked = [each for each in self._subscriptions if each.wait.ending is None]
         began = self._loop.time()
         defect: Exception | None = None
-        findings: SearchResult | None = None
+        search_result: SearchResult | None = None
         try:
-            plan = polling.query_for_waits((each.wait for each in asked), self._client.settings)
-            findings = await self._client.run(plan)
+            flow = polling.query_for_waits((each.wait for each in asked), self._client.settings)
+            search_result = await self._client.run(flow)
         except Exception as error:  # noqa: BLE001 - whatever the error, the waits must end with it
             defect = error
-        count_poll(self._client.meter, failed=findings is None or findings.has_gaps)
+        count_poll(self._client.meter, failed=search_result is None or search_result.has_gaps)
         self._client.meter.flush()
-        self._failures.record(findings.failure if findings else None)
+        self._failures.record(search_result.failure if search_result else None)
         self._polled_at = self._loop.time()
         interval = min((each.interval for each in self._subscriptions), default=0.0)
         now = self._clock()
@@ -265,10 +265,13 @@ class Poller:
         # After a failure the pause counts from the end of the poll, to spare the server.
         pause = polling.poll_delay(interval, self._failures, now, self._jitter())
         self._due = (self._polled_at if self._failures.last else began) + pause
-        await self._record(asked, findings, defect, began)
+        await self._record(asked, search_result, defect)
 
     async def _record(
-        self, asked: list[Subscription], findings: SearchResult | None, defect: Exception | None, began: float
+        self,
+        asked: list[Subscription],
+        search_result: SearchResult | None,
+        defect: Exception | None,
     ) -> None:
         now = self._now()
         woken = judged = 0
@@ -276,8 +279,8 @@ class Poller:
             if each not in self._subscriptions or each.wait.ending is not None:
                 continue
             judged += each.wait.size
-            if findings is not None:
-                each.wait.record_poll(findings, began, now, each.connection)
+            if search_result is not None:
+                each.wait.record_poll(search_result, now, each.connection)
             elif defect is not None:
                 each.fail(defect)
             if each.wait.has_news():

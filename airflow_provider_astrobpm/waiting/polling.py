@@ -68,17 +68,16 @@ class WorkerPolling:
             failures.record((yield from self.poll_once(wait)))
 
     def poll_once(self, *waits: BaseWait[Any]) -> Flow[CallError | None]:
-        """Poll once for some waits, and return the ``failure`` of the findings."""
-        began = self.clock()
-        findings = yield from query_for_waits(waits, self.settings)
-        count_poll(self.meter, failed=findings.has_gaps)
+        """Poll once for some waits, and return the ``failure`` of the search."""
+        search_result = yield from query_for_waits(waits, self.settings)
+        count_poll(self.meter, failed=search_result.has_gaps)
         for wait in waits:
             wait.grace = self.settings.start_grace
-            wait.record_poll(findings, began.steady, self.clock(), self.settings.connection)
+            wait.record_poll(search_result, self.clock(), self.settings.connection)
             for note in wait.notes:
                 self.log(note)
             wait.notes.clear()
-        return findings.failure
+        return search_result.failure
 
     def _pause(self, wait: BaseWait[Any], interval: float, failures: PollFailures) -> Sleep:
         return Sleep(next_delay(wait, interval, failures, self.clock(), self.jitter()))
@@ -93,7 +92,7 @@ class PollFailures:
         """The error of the last poll; ``None`` if it succeeded."""
 
     def record(self, failure: CallError | None) -> None:
-        """Record the ``failure`` of a poll's findings; ``None`` if the server was not down."""
+        """Record the ``failure`` of a poll; ``None`` if the server was not down."""
         self.in_a_row = self.in_a_row + 1 if failure is not None else 0
         self.last = failure
 

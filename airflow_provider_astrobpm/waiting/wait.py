@@ -1,7 +1,7 @@
 """State of one wait: the last instance seen, how each poll result is judged, and when the next poll is due.
 
 A wait records and decides. It does not know the server or the clock. ``BaseWait`` is what pollers use, ``InstanceWait`` waits
-for one instance. On a worker a plan of ``polling`` runs one wait and holds the thread. In the triggerer the poller runs any
+for one instance. On a worker a flow of ``polling`` runs one wait and holds the thread. In the triggerer the poller runs any
 number of waits. Both produce the same result.
 
 A failed poll does not fail the wait: the wait continues until polls have failed for ``max_poll_failure_time``. A poll changes
@@ -130,18 +130,15 @@ class BaseWait(ABC, Generic[T]):
             ends.append(self._failing_since + self._max_poll_failure_time - now.steady)
         return min(ends, default=None)
 
-    def record_poll(
-        self, findings: SearchResult, began: float, now: Moment, connection: str | None = None
-    ) -> None:
+    def record_poll(self, search_result: SearchResult, now: Moment, connection: str | None = None) -> None:
         """Record the result of a poll, which may have failed for this wait.
 
-        :param findings: what the poll found.
-        :param began: when the poll began, on the steady clock.
-        :param now: the current moment.
+        :param search_result: what the poll found.
+        :param now: when the poll ended.
         :param connection: the connection id for errors, because several connections may share a poll.
         """
         said = len(self.notes)
-        error = self._judge_findings(findings, began, now.steady)
+        error = self._judge_result(search_result, now.steady)
         if error is None:
             if self._failing_since is not None:
                 self.notes.insert(said, LogNote("Polls succeed again"))
@@ -151,22 +148,22 @@ class BaseWait(ABC, Generic[T]):
             if connection not in (None, error.connection):
                 error = copy(error)
                 error.connection = connection
-            self._fail_poll(error, began, now)
+            self._fail_poll(error, now)
 
-    def record_failed_poll(self, error: CallError, began: float, now: Moment) -> None:
+    def record_failed_poll(self, error: CallError, now: Moment) -> None:
         """Record a poll that could not query anything for this wait.
 
         :param error: why it failed.
-        :param began: when it began, on the steady clock.
-        :param now: the current moment.
+        :param now: when it ended.
         """
-        self._fail_poll(error, began, now)
+        self._fail_poll(error, now)
 
-    def _fail_poll(self, error: CallError, began: float, now: Moment) -> None:
+    def _fail_poll(self, error: CallError, now: Moment) -> None:
         self.failed_polls += 1
         self.failure = error
         if self._failing_since is None:
-            self._failing_since = began
+            # Not since it began: if the process was stopped meanwhile, one failed poll would end the wait.
+            self._failing_since = now.steady
             if not isinstance(error, AuthenticationError):
                 self._note(f"Polls are failing; still waiting. {error}", warning=True)
         stretch = now.steady - self._failing_since
@@ -196,11 +193,10 @@ class BaseWait(ABC, Generic[T]):
         return WaitTimeoutError("an answer", deadline, None, argument=self.deadline_argument)
 
     @abstractmethod
-    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
         """Judge the result of a poll, and return the error if the poll failed for this wait or for a part of it.
 
-        :param began: when the poll began, on the steady clock.
-        :param now: when it ended.
+        :param now: when the poll ended, on the steady clock.
         """
 
     def _polls_succeed(self) -> None:
@@ -280,12 +276,12 @@ class InstanceWait(BaseWait["BpmInstance"]):
             )
         return error
 
-    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
         result: BpmInstance | AstroZeroError
         if self.instance_id is not None:
-            result = findings.instance_or_error(self.instance_id)
+            result = search_result.instance_or_error(self.instance_id)
         else:
-            result = findings.match_or_error(self.key)
+            result = search_result.match_or_error(self.key)
         if isinstance(result, CallError):
             return result
         if isinstance(result, InstanceNotFoundError):

@@ -89,17 +89,17 @@ class Watch(BaseWait[None]):
         self.entries = [entry for entry in self.entries if entry.key not in entry_keys]
         self.is_saved = self.is_saved and not entry_keys
 
-    def _judge_findings(self, findings: SearchResult, began: float, now: float) -> CallError | None:
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
         there: set[str] = set()
-        doubtful: set[str | None] = {instance_digest(one) for one in findings.contradictions}
+        doubtful: set[str | None] = {instance_digest(one) for one in search_result.contradictions}
         entries: dict[str, WatchEntry] = {}
-        failed = [state for state in self._places.lists if state not in findings.lists]
-        failure = findings.failure_of(failed[0]) if failed else None
+        failed = [state for state in self._places.lists if state not in search_result.lists]
+        failure = search_result.failure_of(failed[0]) if failed else None
         if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
             return failure  # At the start, instances in a failed list would seem new once it can be read.
         before, self._digests = self._digests, {}
         for state in self._places.lists:
-            rows = findings.lists.get(state, ())
+            rows = search_result.lists.get(state, ())
             self._note_if_capped(state, row_count(rows))
             unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
             doubtful |= {None if row.id is None else instance_digest(row.id) for row in unreadable}
@@ -107,7 +107,7 @@ class Watch(BaseWait[None]):
                 if row.name != self._places.bpm_name:
                     continue
                 digest = self._digests[row.id] = before.get(row.id) or instance_digest(row.id)
-                if row.id in findings.contradictions:
+                if row.id in search_result.contradictions:
                     continue
                 for key in self._places.entry_keys_of(row, digest):
                     there.add(key)

@@ -25,6 +25,8 @@ from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.operations import Operation
 from airflow_provider_astrobpm.client.sameness import KnownIdentity
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
+
 Make = Callable[..., BpmInstance]
 
 REFUSED: dict[str, Any] = {"status": 400, "res_code": "405239999", "res_msg": "not now"}
@@ -174,11 +176,6 @@ class Lagging:
             self.checks -= 1
         now = self.after if self.acted and self.checks < 0 else self.before
         return [now] if now and now.state == state else []
-
-
-@pytest.fixture(autouse=True)
-def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("random.random", lambda: 0.0)
 
 
 @pytest.mark.parametrize("grace", [0, 0.3, 1, 60])

@@ -33,17 +33,14 @@ from airflow_provider_astrobpm.client.errors import (
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.operations import Action, Operation
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
+
 DONE, ENDED, FAILED, IN_DOUBT = ChangeOutcome
 OPEN: dict[str, Any] = {"state": "Running"}
 HELD: dict[str, Any] = {"state": "Running", "suspended": True}
 COMPLETED: dict[str, Any] = {"state": "Completed OK"}
 STOPPED: dict[str, Any] = {"state": "Terminated"}
 MISSING, UNREADABLE = "missing", "unreadable"
-
-
-@pytest.fixture(autouse=True)
-def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("random.random", lambda: 0.0)
 
 
 def failure(kind: type[CallError], **facts: Any) -> CallError:

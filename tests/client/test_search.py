@@ -78,8 +78,8 @@ def test_many_instances_in_two_states_take_two_queries(make: Make, stage: Any) -
     waiting = [make(f"w{number}", "Waiting for user interaction") for number in range(500)]
     running = [make(f"r{number}", "Running") for number in range(500)]
     scene = stage(listing(*waiting, *running))
-    findings = scene.run(search.find({one.id: one.state for one in waiting + running}))
-    assert len(findings.instances) == 1000
+    search_result = scene.run(search.find({one.id: one.state for one in waiting + running}))
+    assert len(search_result.instances) == 1000
     assert sorted(scene.asked) == ["Running", "Waiting for user interaction"]
 
 
@@ -92,8 +92,8 @@ def test_result_does_not_depend_on_the_last_seen_states(
 ) -> None:
     instances = [make(str(number), state) for number, state in enumerate(where) if state]
     scene = stage(listing(*instances))
-    findings = scene.run(search.find({str(number): hints[number] for number in range(len(where))}))
-    assert findings.instances == {instance.id: instance for instance in instances}
+    search_result = scene.run(search.find({str(number): hints[number] for number in range(len(where))}))
+    assert search_result.instances == {instance.id: instance for instance in instances}
     for round_of_states in (scene.asked[:12], scene.asked[12:]):
         assert len(round_of_states) == len(set(round_of_states)) <= 12
 

@@ -62,21 +62,21 @@ class TestSearchById:
     def test_failed_list_affects_only_the_instances_in_it(self, stage: Any) -> None:
         failure = ServerError("x")
         scene = stage(server(instance("1", RUNS), instance("2", WAITS), failing={RUNS: failure}))
-        findings = scene.run(search.find({"1": RUNS, "2": WAITS}))
-        assert findings.instance("2").state == WAITS
+        search_result = scene.run(search.find({"1": RUNS, "2": WAITS}))
+        assert search_result.instance("2").state == WAITS
         with pytest.raises(ServerError):
-            findings.instance("1")
+            search_result.instance("1")
         # It is most likely still in its last seen state, so no other list is requested.
         assert scene.asked == [WAITS, RUNS]
-        assert findings.failure is None
-        assert findings.has_gaps
+        assert search_result.failure is None
+        assert search_result.has_gaps
 
     def test_moved_instance_is_found_despite_another_failed_list(self, stage: Any) -> None:
         scene = stage(server(instance("1", DONE), failing={WAITS: too_long()}))
-        findings = scene.run(search.find({"1": RUNS, "2": RUNS}))
-        assert findings.instance("1").state == DONE
+        search_result = scene.run(search.find({"1": RUNS, "2": RUNS}))
+        assert search_result.instance("1").state == DONE
         with pytest.raises(UnexpectedAnswerError, match="too long"):
-            findings.instance("2")  # it may be in the failed list
+            search_result.instance("2")  # it may be in the failed list
         assert scene.asked == [
             RUNS,
             *(state for state in ALL if state != RUNS),
@@ -84,8 +84,8 @@ class TestSearchById:
 
     def test_no_instance_counts_as_missing_while_a_list_fails(self, stage: Any) -> None:
         for failing in ALL:
-            findings = stage(server(failing={failing: too_long()})).run(search.find({"1": None}))
-            assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
+            search_result = stage(server(failing={failing: too_long()})).run(search.find({"1": None}))
+            assert isinstance(search_result.instance_or_error("1"), UnexpectedAnswerError)
         assert isinstance(
             stage(server()).run(search.find({"1": None})).instance_or_error("1"), InstanceNotFoundError
         )
@@ -95,18 +95,18 @@ class TestSearchById:
         endpoint.reads_by_id = True
         lists = server(failing={RUNS: too_long(), WAITS: too_long()})
         scene = stage(lambda one: instance("1", DONE) if one.kind == "get" else lists(one))
-        findings = scene.run(search.find({"1": RUNS, "2": WAITS}, lookup="auto", endpoint=endpoint))
-        assert findings.instance("1").state == DONE
+        search_result = scene.run(search.find({"1": RUNS, "2": WAITS}, lookup="auto", endpoint=endpoint))
+        assert search_result.instance("1").state == DONE
 
     def test_with_by_id_each_instance_fails_separately(self, stage: Any) -> None:
         def answer(operation: Operation[Any]) -> Any:
             found = {"1": instance("1", DONE), "2": too_long(), "3": RefusedError("no"), "4": instance("x")}
             return found[operation.path.rsplit("/", 1)[1]]
 
-        findings = stage(answer).run(search.find(dict.fromkeys("1234"), lookup="by_id"))
-        kinds = [type(findings.instance_or_error(one)) for one in "1234"]
+        search_result = stage(answer).run(search.find(dict.fromkeys("1234"), lookup="by_id"))
+        kinds = [type(search_result.instance_or_error(one)) for one in "1234"]
         assert kinds == [BpmInstance, UnexpectedAnswerError, InstanceNotFoundError, InstanceNotFoundError]
-        assert findings.failure is None
+        assert search_result.failure is None
 
     def test_malformed_first_read_by_id_is_not_repeated(self, stage: Any) -> None:
         seen = []
@@ -127,12 +127,12 @@ class TestSearchStops:
     @pytest.mark.parametrize("kind", [NotSentError, ThrottledError, AuthenticationError])
     def test_after_a_fatal_error(self, kind: type[CallError], stage: Any) -> None:
         scene = stage(server(instance("1", WAITS), failing={RUNS: kind("x")}))
-        findings = scene.run(search.find({"1": WAITS, "2": RUNS, "3": NEW}, [KEY]))
+        search_result = scene.run(search.find({"1": WAITS, "2": RUNS, "3": NEW}, [KEY]))
         assert scene.asked == [WAITS, RUNS]
-        assert findings.instance("1").state == WAITS  # earlier results still count
-        assert isinstance(findings.failure, kind)
-        assert {type(findings.instance_or_error(one)) for one in "23"} == {kind}
-        assert isinstance(findings.match_or_error(KEY), kind)
+        assert search_result.instance("1").state == WAITS  # earlier results still count
+        assert isinstance(search_result.failure, kind)
+        assert {type(search_result.instance_or_error(one)) for one in "23"} == {kind}
+        assert isinstance(search_result.match_or_error(KEY), kind)
 
     def test_if_fetching_the_token_failed(self, stage: Any) -> None:
         error = ServerError("x")
@@ -144,12 +144,12 @@ class TestSearchStops:
     @pytest.mark.parametrize("kind", [ServerError, InterruptedCallError, UnexpectedAnswerError])
     def test_after_consecutive_failures(self, kind: type[CallError], stage: Any) -> None:
         scene = stage(lambda _: kind("x"))
-        findings = scene.run(search.find({"1": None}, [KEY], {DONE}))
+        search_result = scene.run(search.find({"1": None}, [KEY], {DONE}))
         assert len(scene.asked) == MAX_CONSECUTIVE_FAILURES
-        assert isinstance(findings.failure, kind)
-        assert isinstance(findings.failure_of(DONE), kind)
+        assert isinstance(search_result.failure, kind)
+        assert isinstance(search_result.failure_of(DONE), kind)
         with pytest.raises(kind):
-            findings.rows_in(DONE)
+            search_result.rows_in(DONE)
 
     @pytest.mark.parametrize("failure", [RefusedError("no"), too_long()])
     def test_not_after_errors_of_single_lists(self, failure: CallError, stage: Any) -> None:
@@ -158,10 +158,10 @@ class TestSearchStops:
                 instance("1", NEW), failing=dict.fromkeys([state for state in ALL if state != NEW], failure)
             )
         )
-        findings = scene.run(search.find({"1": None}, [KEY]))
-        assert findings.instance("1").state == NEW
-        assert findings.failure is None
-        assert isinstance(findings.match_or_error(KEY), type(failure))
+        search_result = scene.run(search.find({"1": None}, [KEY]))
+        assert search_result.instance("1").state == NEW
+        assert search_result.failure is None
+        assert isinstance(search_result.match_or_error(KEY), type(failure))
 
     def test_server_counts_as_down_if_every_call_failed(self, stage: Any) -> None:
         failure = RefusedError("no")
@@ -170,33 +170,33 @@ class TestSearchStops:
 
 class TestSearchByKey:
     def test_no_match_is_certain_if_each_state_was_listed_once(self, stage: Any) -> None:
-        findings = stage(server(failing={RUNS: ServerError("x")}, times=1)).run(search.find({}, [KEY]))
-        assert isinstance(findings.match_or_error(KEY), InstanceNotFoundError)
-        findings = stage(server(failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
-        assert isinstance(findings.match_or_error(KEY), ServerError)
+        search_result = stage(server(failing={RUNS: ServerError("x")}, times=1)).run(search.find({}, [KEY]))
+        assert isinstance(search_result.match_or_error(KEY), InstanceNotFoundError)
+        search_result = stage(server(failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
+        assert isinstance(search_result.match_or_error(KEY), ServerError)
 
     def test_ended_match_is_not_returned_while_an_open_one_may_be_hidden(self, stage: Any) -> None:
         ended, still_open = instance("1", DONE, business_key="k"), instance("2", RUNS, business_key="k")
         for times in (1, 99):
-            findings = stage(server(ended, failing={RUNS: ServerError("x")}, times=times)).run(
+            search_result = stage(server(ended, failing={RUNS: ServerError("x")}, times=times)).run(
                 search.find({}, [KEY])
             )
-            assert isinstance(findings.match_or_error(KEY), ServerError)
-        findings = stage(server(ended, still_open, failing={RUNS: ServerError("x")}, times=1)).run(
+            assert isinstance(search_result.match_or_error(KEY), ServerError)
+        search_result = stage(server(ended, still_open, failing={RUNS: ServerError("x")}, times=1)).run(
             search.find({}, [KEY])
         )
-        assert findings.match(KEY) is still_open
-        findings = stage(server(ended, failing={"Terminated": ServerError("x")}, times=1)).run(
+        assert search_result.match(KEY) is still_open
+        search_result = stage(server(ended, failing={"Terminated": ServerError("x")}, times=1)).run(
             search.find({}, [KEY])
         )
-        assert isinstance(findings.match_or_error(KEY), ServerError)  # another ended match may be hidden
+        assert isinstance(search_result.match_or_error(KEY), ServerError)  # another ended match may be hidden
 
     def test_open_match_counts_only_after_every_state_was_listed(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="k"), instance("2", RUNS, business_key="k")
-        findings = stage(server(*rows, failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
-        assert isinstance(findings.match_or_error(KEY), ServerError)
-        findings = stage(server(*rows)).run(search.find({}, [KEY]))
-        assert isinstance(findings.match_or_error(KEY), SeveralInstancesError)
+        search_result = stage(server(*rows, failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
+        assert isinstance(search_result.match_or_error(KEY), ServerError)
+        search_result = stage(server(*rows)).run(search.find({}, [KEY]))
+        assert isinstance(search_result.match_or_error(KEY), SeveralInstancesError)
 
 
 CONTRADICTIONS: list[dict[str, Any]] = [
@@ -218,28 +218,28 @@ class TestContradictions:
         fields = {"state": RUNS, "business_key": "k"}
         rows = [instance("1", **fields), instance("1", **{**fields, **other}), instance("2", RUNS)][::order]
         scene = stage(lambda one: rows if dict(one.query)["states"] == RUNS else [])
-        findings = scene.run(search.find({"1": RUNS, "2": RUNS}, [KEY], {RUNS}))
-        for result in (findings.instance_or_error("1"), findings.match_or_error(KEY)):
+        search_result = scene.run(search.find({"1": RUNS, "2": RUNS}, [KEY], {RUNS}))
+        for result in (search_result.instance_or_error("1"), search_result.match_or_error(KEY)):
             assert isinstance(result, UnexpectedAnswerError)
             assert "shows instance '1' twice in the list of state 'Running' with different values: " in str(
                 result
             )
-        assert findings.instance("2").id == "2"
-        assert set(findings.contradictions) == {"1"}
-        assert findings.failure is None
+        assert search_result.instance("2").id == "2"
+        assert set(search_result.contradictions) == {"1"}
+        assert search_result.failure is None
 
     def test_equal_rows_are_no_contradiction(self, stage: Any) -> None:
         row = instance("1", DONE, end_time="2026-01-01 00:00:00")
         again = instance("1", DONE, end_time="2026-01-01 00:00:01")
-        findings = stage(lambda one: [row, again]).run(search.find({"1": DONE}))
-        assert findings.instance("1").state == DONE
+        search_result = stage(lambda one: [row, again]).run(search.find({"1": DONE}))
+        assert search_result.instance("1").state == DONE
 
     def test_later_row_of_a_moved_instance_counts(self, stage: Any) -> None:
-        findings = stage(server(instance("1", WAITS), instance("1", DONE))).run(
+        search_result = stage(server(instance("1", WAITS), instance("1", DONE))).run(
             search.find({"1": WAITS, "2": DONE}, lists={DONE})
         )
-        assert findings.instance("1").state == DONE
-        assert findings.contradictions == {}
+        assert search_result.instance("1").state == DONE
+        assert search_result.contradictions == {}
 
     @pytest.mark.parametrize(
         "rows",
@@ -255,18 +255,18 @@ class TestContradictions:
         self, rows: list[BpmInstance], stage: Any
     ) -> None:
         lists = {row.state for row in rows}
-        findings = stage(server(*rows)).run(
+        search_result = stage(server(*rows)).run(
             search.find({"1": rows[0].state, "2": rows[1].state}, lists=lists)
         )
-        assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
-        assert "in two lists" in str(findings.instance_or_error("1"))
-        findings = stage(server(*rows)).run(search.find({}, lists=lists))
-        assert set(findings.contradictions) == {"1"}
+        assert isinstance(search_result.instance_or_error("1"), UnexpectedAnswerError)
+        assert "in two lists" in str(search_result.instance_or_error("1"))
+        search_result = stage(server(*rows)).run(search.find({}, lists=lists))
+        assert set(search_result.contradictions) == {"1"}
 
     def test_missing_key_in_one_list_is_no_contradiction(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="1"), instance("1", RUNS, business_key="k")
-        findings = stage(server(*rows)).run(search.find({"1": WAITS, "2": RUNS}))
-        assert findings.instance("1").state == RUNS
+        search_result = stage(server(*rows)).run(search.find({"1": WAITS, "2": RUNS}))
+        assert search_result.instance("1").state == RUNS
 
 
 class TestUnreadableRows:
@@ -278,22 +278,22 @@ class TestUnreadableRows:
             state = dict(operation.query)["states"]
             return Rows([one for one in rows if one.state == state], [odd] if state == RUNS else ())
 
-        findings: SearchResult = stage(answer).run(search.find({"1": RUNS, "2": RUNS}, [KEY]))
-        return findings
+        search_result: SearchResult = stage(answer).run(search.find({"1": RUNS, "2": RUNS}, [KEY]))
+        return search_result
 
     def test_affect_only_their_own_instance(self, stage: Any) -> None:
-        findings = self.found({"id": "1"}, instance("2", RUNS, business_key="other"), stage=stage)
-        assert findings.instance("2").state == RUNS
+        search_result = self.found({"id": "1"}, instance("2", RUNS, business_key="other"), stage=stage)
+        assert search_result.instance("2").state == RUNS
         with pytest.raises(
             UnexpectedAnswerError, match="the row of instance '1' in the list of state 'Running' cannot"
         ):
-            findings.instance("1")
-        assert isinstance(findings.match_or_error(KEY), InstanceNotFoundError)
+            search_result.instance("1")
+        assert isinstance(search_result.match_or_error(KEY), InstanceNotFoundError)
 
     def test_row_without_an_id_may_be_any_missing_instance(self, stage: Any) -> None:
-        findings = self.found({"unread": frozenset({"id"})}, instance("2", RUNS), stage=stage)
-        assert findings.instance("2").state == RUNS
-        assert isinstance(findings.instance_or_error("1"), UnexpectedAnswerError)
+        search_result = self.found({"unread": frozenset({"id"})}, instance("2", RUNS), stage=stage)
+        assert search_result.instance("2").state == RUNS
+        assert isinstance(search_result.instance_or_error("1"), UnexpectedAnswerError)
 
     @pytest.mark.parametrize(
         ("row", "states_of_matches", "kind"),
@@ -351,24 +351,24 @@ def test_any_failures_lead_to_no_false_result(
             return failing[state][0]("x")
         return [row for row in rows if row.state == state]
 
-    findings: SearchResult = stage(answer).run(
+    search_result: SearchResult = stage(answer).run(
         search.find({str(number): hints[number] for number in range(len(where))}, [KEY] if keys else [])
     )
     there = {row.id: row for row in rows}
     for number in range(len(where)):
-        result = findings.instance_or_error(str(number))
+        result = search_result.instance_or_error(str(number))
         if isinstance(result, BpmInstance):
             assert result is there[result.id]
         elif isinstance(result, InstanceNotFoundError):
             assert str(number) not in there
         else:
             assert isinstance(result, CallError)
-            assert findings.has_gaps
+            assert search_result.has_gaps
     if not failing:
-        assert not findings.has_gaps
-        assert findings.instances == there
+        assert not search_result.has_gaps
+        assert search_result.instances == there
     if keys:
-        check_match(findings.match_or_error(KEY), rows)
+        check_match(search_result.match_or_error(KEY), rows)
 
 
 def check_match(match: BpmInstance | AstroZeroError, rows: list[BpmInstance]) -> None:

@@ -77,7 +77,7 @@ ELSEWHERE: dict[str, str] = {
         "tests/cli/test_commands.py::test_ctrl_c_during_a_start_leaves_it_in_doubt"
     ),
     "Sending metrics to Airflow failed; this process sends no more metrics": (
-        "tests/hooks/test_metrics.py::test_failing_stats_are_logged_once_and_harmless"
+        "tests/_airflow/test_stats.py::test_failing_stats_are_logged_once_and_harmless"
     ),
 }
 

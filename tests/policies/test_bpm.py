@@ -19,17 +19,14 @@ from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOpe
 from airflow_provider_astrobpm.policies import bpm
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
 
+pytestmark = pytest.mark.usefixtures("no_jitter")
+
 try:
     from airflow.sdk import RetryAction, RetryDecision, RetryPolicy
 except ImportError:
     HAS_POLICIES = False
 else:
     HAS_POLICIES = True
-
-
-@pytest.fixture(autouse=True)
-def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("random.random", lambda: 0.0)
 
 
 needs_policies = pytest.mark.skipif(not HAS_POLICIES, reason="tasks have no retry_policy before Airflow 3.3")

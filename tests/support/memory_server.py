@@ -118,9 +118,16 @@ class Server:
         return self.rows[instance_id]
 
 
+def can_both_be_true(before: BpmInstance, after: BpmInstance) -> bool:
+    """Return whether an instance may have changed between two answers from one row to the other."""
+    if before.is_closed and after.is_closed:
+        return before == after
+    return (before.name, before.business_key) == (after.name, after.business_key)
+
+
 @dataclass(eq=False)
 class PollRecord:
-    """One run of a poller's plan, with its times on the loop's clock and on the wall clock."""
+    """One run of a poller's flow, with its times on the loop's clock and on the wall clock."""
 
     began: float
     began_at: float
@@ -137,7 +144,7 @@ class PollRecord:
     failed_lists: set[str] = field(default_factory=set)
     """The states whose lists failed at least once."""
     contradicted: set[str] = field(default_factory=set)
-    """The ids of instances that one list showed in different rows."""
+    """The ids of instances that one list, or two answers of the poll, showed in rows that cannot both be true."""
     refused_reads: set[str] = field(default_factory=set)
     """The ids of instances whose read was refused."""
     errors: list[BaseException] = field(default_factory=list)
@@ -169,7 +176,7 @@ class Client(AsyncBpmClient):
         self.violations: list[str] = []
         """What the poller did wrong."""
 
-    async def run(self, plan: Flow[T]) -> T:
+    async def run(self, flow: Flow[T]) -> T:
         server = self.server
         poll = PollRecord(server.loop.now, server.clock())
         if self.closed:
@@ -183,13 +190,13 @@ class Client(AsyncBpmClient):
         self.polls.append(poll)
         server.before_poll(poll)
         try:
-            findings = await super().run(plan)
+            search_result = await super().run(flow)
         except BaseException as error:
             poll.failure = error
             raise
         else:
-            poll.failure = getattr(findings, "failure", None)
-            return findings
+            poll.failure = getattr(search_result, "failure", None)
+            return search_result
         finally:
             poll.ended, poll.ended_at = server.loop.now, server.clock()
             server.after_poll(poll)
@@ -218,6 +225,12 @@ class Client(AsyncBpmClient):
             poll.shown_lists.add(operation.query[0][1])
             rows: dict[str, BpmInstance] = {}
             poll.contradicted |= {row.id for row in answer if rows.setdefault(row.id, row) != row}
+            poll.contradicted |= {
+                row.id
+                for row in answer
+                for other in poll.shown
+                if other.id == row.id and not can_both_be_true(other, row)
+            }
         poll.shown += answer if operation.kind == "query" else [answer]
         poll.listed += answer if operation.kind == "query" else []
         result: T = answer

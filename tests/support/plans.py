@@ -24,6 +24,12 @@ def _make(instance_id: str = "002N1", state: str = "Running", **fields: Any) -> 
     return BpmInstance(id=instance_id, state=state, **fields)
 
 
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pauses exact: without their random share."""
+    monkeypatch.setattr("random.random", lambda: 0.0)
+
+
 @pytest.fixture(scope="session")
 def make() -> Callable[..., BpmInstance]:
     """Create an instance as it is decoded: closed if its state is an ended one."""

@@ -51,9 +51,9 @@ def sought(awaited: BaseWait[Any]) -> dict[str, str | None]:
 
 def poll(awaited: BatchWait, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     """Record a poll that shows these rows, and return what the wait logs."""
-    findings = SearchResult(sought(awaited))
-    findings.add_list("Running", rows)
-    awaited.record_poll(findings, now, at(now))
+    search_result = SearchResult(sought(awaited))
+    search_result.add_list("Running", rows)
+    awaited.record_poll(search_result, at(now))
     return said(awaited)
 
 
@@ -61,16 +61,16 @@ def at(now: float) -> Moment:
     return Moment(now, now)
 
 
-def fail(awaited: BaseWait[Any], *, began: float, now: float) -> None:
-    awaited.record_failed_poll(cut(), began, at(now))
+def fail(awaited: BaseWait[Any], *, now: float) -> None:
+    awaited.record_failed_poll(cut(), at(now))
 
 
-def partly(awaited: BatchWait, *rows: BpmInstance, doubtful: str = "", began: float) -> list[str]:
+def partly(awaited: BatchWait, *rows: BpmInstance, doubtful: str = "", now: float) -> list[str]:
     """Record a poll that is inconclusive for some members, and return how the log lines begin."""
-    findings = SearchResult(sought(awaited))
-    findings.add_list("Running", rows)
-    findings.contradictions |= {one: errors.UnexpectedAnswerError(f"odd {one}") for one in doubtful}
-    awaited.record_poll(findings, began, at(began))
+    search_result = SearchResult(sought(awaited))
+    search_result.add_list("Running", rows)
+    search_result.contradictions |= {one: errors.UnexpectedAnswerError(f"odd {one}") for one in doubtful}
+    awaited.record_poll(search_result, at(now))
     return [words.split(".")[0] for words in said(awaited)]
 
 
@@ -134,7 +134,7 @@ class TestEnd:
         poll(awaited, other, now=MIN_MISSING_SECONDS / 2)
         for number in range(MIN_MISSING_POLLS - 1):
             assert list(sought(awaited)) == ["1", "2"]
-            fail(awaited, began=MIN_MISSING_SECONDS, now=MIN_MISSING_SECONDS)  # shows neither
+            fail(awaited, now=MIN_MISSING_SECONDS)  # shows neither
             poll(awaited, other, now=MIN_MISSING_SECONDS + number)
         poll(awaited, other, now=1.5 * MIN_MISSING_SECONDS)
         poll(awaited, instance("2", OK), now=1.5 * MIN_MISSING_SECONDS)
@@ -160,43 +160,41 @@ class TestEnd:
 
     def test_fails_when_polls_fail_for_max_poll_failure_time(self) -> None:
         awaited = BatchWait(WaitCondition(), group(OK, RUNS), max_poll_failure_time=60)
-        fail(awaited, began=0, now=30)
-        assert awaited.seconds_left(at(30)) == 30
-        fail(awaited, began=40, now=60)
+        fail(awaited, now=30)  # however long the first failed poll took
+        assert awaited.seconds_left(at(40)) == 50
+        fail(awaited, now=90)
         with pytest.raises(errors.InterruptedCallError, match="polls have failed for 60 s"):
             awaited.result()
 
     def test_members_in_a_failed_list_do_not_block_the_others(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS, RUNS, RUNS), max_poll_failure_time=60)
         rows = dict(enumerate(group(RUNS, RUNS, RUNS)))
-        assert partly(awaited, rows[0], rows[1], doubtful="3", began=0) == [
-            "Polls are failing; still waiting"
-        ]
+        assert partly(awaited, rows[0], rows[1], doubtful="3", now=0) == ["Polls are failing; still waiting"]
         assert awaited.seconds_left(at(0)) == 60
         # Failure times are counted per instance: the third is shown, the second fails from now on.
-        assert partly(awaited, instance("1", OK), rows[2], doubtful="2", began=50) == [
+        assert partly(awaited, instance("1", OK), rows[2], doubtful="2", now=50) == [
             "Closed 1 of 3, 0 failed; 1 a minute, about 2 min left"
         ]
         assert awaited.seconds_left(at(50)) == 60
-        assert partly(awaited, rows[2], doubtful="2", began=100) == []
-        partly(awaited, rows[2], doubtful="2", began=110)
+        assert partly(awaited, rows[2], doubtful="2", now=100) == []
+        partly(awaited, rows[2], doubtful="2", now=110)
         with pytest.raises(errors.UnexpectedAnswerError, match="odd 2; polls have failed for 60 s"):
             awaited.result()
         assert awaited.so_far() == BatchWaitResult(1, {}, ("2", "3"))
 
     def test_reports_the_error_that_has_lasted_longest(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS, RUNS), max_poll_failure_time=60)
-        partly(awaited, instance("1", RUNS), doubtful="2", began=0)
-        partly(awaited, doubtful="12", began=60)
+        partly(awaited, instance("1", RUNS), doubtful="2", now=0)
+        partly(awaited, doubtful="12", now=60)
         with pytest.raises(errors.UnexpectedAnswerError, match="odd 2; polls have failed for 60 s"):
             awaited.result()
 
     def test_a_poll_that_fails_for_a_member_does_not_count_as_missing(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS, RUNS))
         for now in (0, 20, 40):
-            partly(awaited, instance("1", RUNS), doubtful="2" if now == 20 else "", began=now)
+            partly(awaited, instance("1", RUNS), doubtful="2" if now == 20 else "", now=now)
         assert awaited.ending is None
-        partly(awaited, instance("1", OK), began=MIN_MISSING_SECONDS)
+        partly(awaited, instance("1", OK), now=MIN_MISSING_SECONDS)
         assert list(awaited.result().failed) == ["2"]
 
     def test_another_instance_under_a_members_id_is_a_failure(self) -> None:
@@ -229,8 +227,8 @@ class TestEnd:
 
     def test_timeout_says_since_when_polls_fail(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS, RUNS), deadline=100)
-        partly(awaited, instance("1", RUNS), doubtful="2", began=40)
-        partly(awaited, instance("1", RUNS), doubtful="2", began=100)
+        partly(awaited, instance("1", RUNS), doubtful="2", now=40)
+        partly(awaited, instance("1", RUNS), doubtful="2", now=100)
         with pytest.raises(
             errors.WaitTimeoutError,
             match="2 of 2 are still open; polls have failed since 1970-01-01 00:00:40 UTC: odd 2",
@@ -239,7 +237,7 @@ class TestEnd:
 
     def test_refused_credentials_fail_a_wait_that_new_ones_can_resume(self) -> None:
         awaited = BatchWait(WaitCondition(), group(OK, RUNS))
-        awaited.record_failed_poll(errors.AuthenticationError("no"), 0, at(1))
+        awaited.record_failed_poll(errors.AuthenticationError("no"), at(1))
         assert isinstance(awaited.ending, errors.AuthenticationError)
         awaited.resume()
         poll(awaited, *group(OK, OK))
@@ -289,7 +287,7 @@ class TestLog:
     def test_logs_when_polls_start_to_fail_and_succeed_again(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS))
         for now in (0, 10):
-            fail(awaited, began=now, now=now)
+            fail(awaited, now=now)
         assert said(awaited) == [
             "Polls are failing; still waiting. cut. It is unknown whether the server acted on the request."
         ]
@@ -336,32 +334,34 @@ class TestRejudge:
 class TestBatchSnapshot:
     def test_polls_again_for_members_without_an_answer(self) -> None:
         roll = BatchSnapshot(dict.fromkeys("123"), max_poll_failure_time=60)
-        findings = SearchResult(sought(roll))
-        findings.add_list("Running", [instance("1")])
-        findings.contradictions["2"] = errors.UnexpectedAnswerError("odd")
-        roll.record_poll(findings, 0, at(1))
+        search_result = SearchResult(sought(roll))
+        search_result.add_list("Running", [instance("1")])
+        search_result.contradictions["2"] = errors.UnexpectedAnswerError("odd")
+        roll.record_poll(search_result, at(1))
         assert roll.ending is None
         assert roll.seen == {"1": instance("1")}
         assert str(roll.failure).startswith("odd")
         assert list(sought(roll)) == ["2"]
-        findings = SearchResult(sought(roll))
-        findings.add_list("Running", [instance("2")])
-        roll.record_poll(findings, 2, at(3))
+        search_result = SearchResult(sought(roll))
+        search_result.add_list("Running", [instance("2")])
+        roll.record_poll(search_result, at(3))
         assert roll.result() == {"1": instance("1"), "2": instance("2")}
 
     def test_ends_with_the_first_successful_poll(self) -> None:
         roll = BatchSnapshot({"1": RUNS, "2": None})
-        fail(roll, began=0, now=1)
+        fail(roll, now=1)
         assert roll.ending is None
         assert sought(roll) == {"1": RUNS, "2": None}
-        findings = SearchResult(sought(roll))
-        findings.add_list("Running", group(BAD))
-        roll.record_poll(findings, 2, at(2))
+        search_result = SearchResult(sought(roll))
+        search_result.add_list("Running", group(BAD))
+        roll.record_poll(search_result, at(2))
         assert roll.result() == {"1": instance("1", BAD)}
 
     def test_fails_when_polls_fail_for_max_poll_failure_time(self) -> None:
         roll = BatchSnapshot({"1": None}, max_poll_failure_time=60)
-        fail(roll, began=0, now=60)
+        fail(roll, now=60)
+        assert roll.ending is None
+        fail(roll, now=120)
         with pytest.raises(errors.InterruptedCallError):
             roll.result()
 
@@ -460,10 +460,10 @@ def test_ends_like_as_many_single_waits(
             break
         now += seconds
         there |= {instance_id: row(instance_id, move) for instance_id, move in moves.items()}
-        findings = SearchResult(dict.fromkeys(IDS))
-        findings.add_list("Running", [one for one in there.values() if one and one.state != UNHEARD_OF])
+        search_result = SearchResult(dict.fromkeys(IDS))
+        search_result.add_list("Running", [one for one in there.values() if one and one.state != UNHEARD_OF])
         if what == "part":
-            findings.contradictions |= {
+            search_result.contradictions |= {
                 instance_id: errors.UnexpectedAnswerError("odd") for instance_id in moves
             }
         error = cut() if what == "fail" else errors.AuthenticationError("no")
@@ -472,9 +472,9 @@ def test_ends_like_as_many_single_waits(
             if each.ending is not None:
                 continue
             if what in ("poll", "part"):
-                each.record_poll(findings, now - 1, at(now))
+                each.record_poll(search_result, at(now))
             else:
-                each.record_failed_poll(error, now - 1, at(now))
+                each.record_failed_poll(error, at(now))
         _check(together, singles, condition, may_fail)
 
 
@@ -514,12 +514,12 @@ class TestCost:
     def test_takes_little_time_while_nothing_changes(self) -> None:
         rows = group(*["Running", "Waiting for user interaction"] * (MANY // 2))
         awaited = BatchWait(WaitCondition(), rows)
-        findings = SearchResult(sought(awaited))
-        findings.add_list("Running", rows)
+        search_result = SearchResult(sought(awaited))
+        search_result.add_list("Running", rows)
         least = 1.0
         for now in range(5):
             began = time.process_time()
-            awaited.record_poll(findings, now, at(now))
+            awaited.record_poll(search_result, at(now))
             least = min(least, time.process_time() - began)
         assert awaited.notes == []
         print(f"{least * 1000:.1f} ms a poll")  # noqa: T201 - pytest -s shows it

@@ -23,7 +23,6 @@ def fail(awaited: InstanceWait, now: float, error: Exception | None = None, jitt
         "the connection",
         error or RuntimeError("s.3cret"),
         connection="my_conn",
-        began=now,
         now=Moment(now, now),
         jitter=jitter,
     )
@@ -81,7 +80,8 @@ def test_quotes_errors_in_settings_but_no_others() -> None:
 def test_a_wait_for_a_lookup_tolerates_failures_for_its_time() -> None:
     awaited = lookup.LookupWait(600)
     failure = PreparationError("no answer")
-    awaited.record_failed_poll(failure, 0, Moment(0, 599))
+    awaited.record_failed_poll(failure, Moment(0, 0))
+    awaited.record_failed_poll(failure, Moment(0, 599))
     assert awaited.ending is None
-    awaited.record_failed_poll(failure, 599, Moment(0, 600))
+    awaited.record_failed_poll(failure, Moment(0, 600))
     assert isinstance(awaited.ending, PreparationError)

@@ -194,10 +194,16 @@ def test_fails_when_polls_fail_for_max_poll_failure_time(make: Make) -> None:
     assert len(server.notes) == 1
 
 
-def test_counts_failure_time_from_the_start_of_the_first_failed_poll(make: Make) -> None:
+def test_one_failed_poll_does_not_end_a_wait_however_long_the_process_stood_still(make: Make) -> None:
+    server = ScriptedServer([cut(), make(state="Completed OK")])
+    server.look_takes = 7200
+    assert server.waits(make(), max_poll_failure_time=600).state == "Completed OK"
+
+
+def test_counts_failure_time_from_the_end_of_the_first_failed_poll(make: Make) -> None:
     server = ScriptedServer([cut()])
     server.look_takes = 100
-    with pytest.raises(InterruptedCallError, match="polls have failed for 260 s"):
+    with pytest.raises(InterruptedCallError, match="polls have failed for 300 s"):
         server.waits(make(), max_poll_failure_time=200)
 
 
