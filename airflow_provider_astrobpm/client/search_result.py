@@ -311,7 +311,7 @@ class SearchResult:
         if self._reads_only:
             if isinstance(read, RefusedError):
                 return None
-            return read or (None if instance_id in self._read else self.stopped_by)
+            return self._server_error() or read or (None if instance_id in self._read else self.stopped_by)
         hint = self._last_seen.get(instance_id)
         nameless = (error for row, error in self._unreadable if row.id is None)
         return self.failure_of(hint or "") or next(iter([*self.failed_lists.values(), *nameless]), None)
