@@ -5,7 +5,6 @@ DAG files import this module at every parse, so the client and its libraries are
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
-    from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
-    from airflow_provider_astrobpm.task_base.openlineage import LineageFacts
+    from airflow_provider_astrobpm.task_base.openlineage import RunFacets
 
 
 class AstroZeroBaseOperator(BaseOperator):
@@ -47,42 +45,44 @@ class AstroZeroBaseOperator(BaseOperator):
         """Return the zone of the API's timestamps, if the connection names it."""
         return self.hook.zone()
 
-    # What OpenLineage reports about the task, if its provider is installed.
-
-    _lineage_facts: LineageFacts | None = None
+    _run_facets: RunFacets = {}  # noqa: RUF012 - replaced, never changed
+    """What OpenLineage reports about the task, if its provider is installed."""
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the OpenLineage facets of this task after its end. Airflow's OpenLineage provider calls this."""
         from airflow_provider_astrobpm.task_base import openlineage  # noqa: PLC0415
 
-        return openlineage.operator_lineage(self._lineage_facts)
+        return openlineage.operator_lineage(self._run_facets)
 
     def _report_instance(self, instance: BpmInstance | None) -> None:
         """Set the instance that OpenLineage reports, with its last polled state. ``None`` changes nothing."""
-        from airflow_provider_astrobpm.task_base import openlineage  # noqa: PLC0415
-
-        if instance is not None and openlineage.is_installed():
-            self._lineage_facts = openlineage.facts_of_instance(self._settings_or_none(), instance)
+        if instance is not None:
+            self._report_unpolled(
+                instance.id,
+                name=instance.name,
+                business_key=instance.business_key,
+                version=instance.version,
+                state=instance.state,
+                businessStatus=instance.bp_status,
+            )
 
     def _report_unpolled(
-        self, instance_id: str | None, *, name: str | None = None, business_key: str | None = None
+        self,
+        instance_id: str | None,
+        *,
+        name: str | None = None,
+        business_key: str | None = None,
+        **polled: str | None,
     ) -> None:
         """Set the instance that OpenLineage reports if no poll ever returns it."""
         from airflow_provider_astrobpm.task_base import openlineage  # noqa: PLC0415
 
-        if openlineage.is_installed():
-            self._lineage_facts = openlineage.facts_of_unpolled_instance(
-                self._settings_or_none(), instance_id, name=name, business_key=business_key
-            )
+        self._run_facets = openlineage.facets_of_instance(
+            self.hook, instance_id, bpmName=name, businessKey=business_key, **polled
+        )
 
     def _report_instances(self, total: int, counts: Mapping[str, int], ids: Iterable[str | None]) -> None:
         """Set the instances that OpenLineage reports."""
         from airflow_provider_astrobpm.task_base import openlineage  # noqa: PLC0415
 
-        if openlineage.is_installed():
-            self._lineage_facts = openlineage.facts_of_instances(self._settings_or_none(), total, counts, ids)
-
-    def _settings_or_none(self) -> Settings | None:
-        with suppress(Exception):  # the task itself reports what is wrong with the connection
-            return self.hook.settings
-        return None
+        self._run_facets = openlineage.facets_of_instances(self.hook, total, counts, ids)

@@ -5,10 +5,11 @@ Airflow's OpenLineage provider asks the operators for them. If it is not install
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -16,21 +17,16 @@ if TYPE_CHECKING:
 
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.settings import Settings
+    from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
+RunFacets = dict[str, dict[str, Any]]
+"""The fields of run facets that are not built yet, by the names of the facets."""
 INSTANCE = "astroBpm_instance"
 """The name of the run facet for one instance."""
 INSTANCES = "astroBpm_instances"
 """The name of the run facet for several instances."""
 MOST_IDS = 20  # instance ids in the facet for several instances
-
-
-class LineageFacts(NamedTuple):
-    """A run facet before it is built: its name and its fields."""
-
-    facet: str
-    fields: dict[str, Any]
 
 
 @cache
@@ -39,76 +35,52 @@ def is_installed() -> bool:
     return find_spec("airflow.providers.openlineage") is not None
 
 
-def facts_of_instance(settings: Settings | None, instance: BpmInstance) -> LineageFacts:
-    """Return the facts about one instance.
+def facets_of_instance(hook: AstroZeroHook, instance_id: str | None, **known: str | None) -> RunFacets:
+    """Return what is known about one instance; empty without OpenLineage.
 
-    :param settings: the settings of the connection, if they could be read.
-    :param instance: the last polled instance.
+    :param known: its other fields, as far as they are known.
     """
-    return LineageFacts(
-        INSTANCE,
-        {
-            **_host(settings),
-            "instanceId": instance.id,
-            "bpmName": instance.name,
-            "version": instance.version,
-            "state": instance.state,
-            "businessStatus": instance.bp_status,
-            "businessKey": instance.business_key,
-            "url": settings.page_url(instance.id) if settings else None,
-        },
-    )
-
-
-def facts_of_unpolled_instance(
-    settings: Settings | None, instance_id: str | None, *, name: str | None, business_key: str | None
-) -> LineageFacts:
-    """Return the facts about an instance that no poll has returned.
-
-    :param settings: the settings of the connection, if they could be read.
-    :param instance_id: its id, if known.
-    :param name: the name of its BPM, if known.
-    :param business_key: its business key, if known.
-    """
+    if not is_installed():
+        return {}
+    settings = _settings(hook)
     url = settings.page_url(instance_id) if settings and isinstance(instance_id, str) else None
-    known = {"instanceId": instance_id, "bpmName": name, "businessKey": business_key, "url": url}
-    return LineageFacts(INSTANCE, {**_host(settings), **known})
+    return {INSTANCE: {"host": _host(settings), "instanceId": instance_id, "url": url, **known}}
 
 
-def facts_of_instances(
-    settings: Settings | None, total: int, counts: Mapping[str, int], ids: Iterable[str | None]
-) -> LineageFacts:
-    """Return the facts about several instances.
+def facets_of_instances(
+    hook: AstroZeroHook, total: int, counts: Mapping[str, int], ids: Iterable[str | None]
+) -> RunFacets:
+    """Return what is known about several instances; empty without OpenLineage.
 
-    :param settings: the settings of the connection, if they could be read.
-    :param total: the number of instances.
     :param counts: the number of instances with each state or outcome.
     :param ids: their ids; only the first ones are reported.
     """
+    if not is_installed():
+        return {}
     some = list(islice(filter(None, ids), MOST_IDS))
     nonzero = {name: count for name, count in counts.items() if count}
-    return LineageFacts(
-        INSTANCES, {**_host(settings), "total": total, "counts": nonzero, "instanceIds": some}
-    )
+    host = _host(_settings(hook))
+    return {INSTANCES: {"host": host, "total": total, "counts": nonzero, "instanceIds": some}}
 
 
-def _host(settings: Settings | None) -> dict[str, str | None]:
-    return {"host": urlsplit(settings.base_url).netloc.rpartition("@")[2] if settings else None}
+def _settings(hook: AstroZeroHook) -> Settings | None:
+    with suppress(Exception):  # the task itself reports what is wrong with the connection
+        return hook.settings
+    return None
 
 
-def operator_lineage(facts: LineageFacts | None) -> OperatorLineage[Any, Any]:
-    """Return the facts as the OpenLineage provider expects them.
+def _host(settings: Settings | None) -> str | None:
+    return urlsplit(settings.base_url).netloc.rpartition("@")[2] if settings else None
 
-    :param facts: the facts; ``None`` for none.
-    """
+
+def operator_lineage(facets: RunFacets) -> OperatorLineage[Any, Any]:
+    """Return the facets as the OpenLineage provider expects them."""
     from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415 - it may not be installed
 
     from airflow_provider_astrobpm.task_base import openlineage_facets  # noqa: PLC0415
 
-    if facts is None:
-        return OperatorLineage()
     kinds = {
         INSTANCE: openlineage_facets.AstroBpmInstanceRunFacet,
         INSTANCES: openlineage_facets.AstroBpmInstancesRunFacet,
     }
-    return OperatorLineage(run_facets={facts.facet: kinds[facts.facet](**facts.fields)})
+    return OperatorLineage(run_facets={name: kinds[name](**fields) for name, fields in facets.items()})

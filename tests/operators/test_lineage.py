@@ -218,14 +218,14 @@ def test_without_the_openlineage_provider_nothing_is_kept_or_imported(
     openlineage.is_installed.cache_clear()
     task = start(wait_for_completion=False)
     run(task)
-    assert task._lineage_facts is None
+    assert not task._run_facets
     assert "airflow_provider_astrobpm.task_base.openlineage_facets" not in sys.modules
 
 
 def test_no_secret_is_reported(emulator_server: EmulatorServer) -> None:
     task = start(wait_for_completion=False)
     run(task)
-    said = json.dumps(facets_of(task)) + repr(task._lineage_facts)
+    said = json.dumps(facets_of(task)) + repr(task._run_facets)
     assert emulator_server.settings.client_secret not in said
     assert emulator_server.settings.client_id not in said
 
