@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_astrobpm.client.protocol import call_flow
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.csrf import CsrfMemory
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation, Sleep, TokenAnswer
-    from airflow_provider_astrobpm.client.protocol import CallFlow, NeedToken, Request, TokenNotAtFault
+    from airflow_provider_astrobpm.client.protocol import CallFlow, NeedToken, Request
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
-    CallStep = NeedToken | TokenNotAtFault | Request | Sleep
+    CallStep = NeedToken | Request | Sleep
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class BaseClient:
             connection=self.settings.connection,
             csrf=self._csrf_memory(),
             secrets=(*self._secrets, *self._tokens.recent_tokens(self._key)),
+            note_useless_renewal=partial(self._tokens.note_useless_renewal, self.settings),
         )
 
     def _csrf_memory(self) -> CsrfMemory | None:

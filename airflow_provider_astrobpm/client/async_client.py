@@ -11,7 +11,7 @@ from airflow_provider_astrobpm.client.drivers import drive_async
 from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.client.metrics import NULL_METER, TOKEN_REQUESTS, RequestCounts
 from airflow_provider_astrobpm.client.operations import Sleep
-from airflow_provider_astrobpm.client.protocol import NeedToken, Response, TokenNotAtFault
+from airflow_provider_astrobpm.client.protocol import NeedToken, Response
 from airflow_provider_astrobpm.client.tokens import TOKENS
 
 if TYPE_CHECKING:
@@ -127,14 +127,11 @@ class AsyncBpmClient(BaseClient):
     async def _reply_to(self, step: CallStep) -> Response | str | None:
         if isinstance(step, NeedToken):
             return self._reusable_token(step.stale) or await self._token(step)
-        if isinstance(step, TokenNotAtFault):
-            self._tokens.note_useless_renewal(self.settings, step.doubt)
-        elif isinstance(step, Sleep):
+        if isinstance(step, Sleep):
             await self._sleep(step.seconds)
-        else:
-            self._sent[step.kind] += 1
-            return await self._transport.send(step)
-        return None
+            return None
+        self._sent[step.kind] += 1
+        return await self._transport.send(step)
 
     def _reusable_token(self, stale: str | None) -> str | None:
         """Return the token that this client used before, if it is still valid."""

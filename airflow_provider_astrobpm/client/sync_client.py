@@ -11,7 +11,7 @@ from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.client.metrics import NULL_METER, REQUESTS, TOKEN_REQUESTS
 from airflow_provider_astrobpm.client.moment import Moment
 from airflow_provider_astrobpm.client.operations import Sleep
-from airflow_provider_astrobpm.client.protocol import NeedToken, TokenNotAtFault
+from airflow_provider_astrobpm.client.protocol import NeedToken
 from airflow_provider_astrobpm.client.sync_transport import Transport
 from airflow_provider_astrobpm.client.tokens import TOKENS
 
@@ -109,13 +109,7 @@ class BpmClient(BaseClient):
     def _reply_to(self, step: CallStep) -> Response | str | None:
         if isinstance(step, NeedToken):
             return self._token(step)
-        if isinstance(step, TokenNotAtFault):
-            self._tokens.note_useless_renewal(self.settings, step.doubt)
-        elif isinstance(step, Sleep):
-            self._sleep(step.seconds)
-        else:
-            return self._send(step)
-        return None
+        return self._sleep(step.seconds) if isinstance(step, Sleep) else self._send(step)
 
     def _send(self, request: Request) -> Response:
         self.meter.count(REQUESTS, kind=request.kind)
