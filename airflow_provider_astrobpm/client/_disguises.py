@@ -141,7 +141,7 @@ def _without_breaks(text: str, breaks: re.Pattern[str]) -> _Stream:
         copy(at, match.start())
         at = match.end()
         found = match[0]
-        if not found.isascii() and not _is_break(found):
+        if len(found) == 1 and not found.isascii() and not _is_break(found):
             encoded = found.encode("utf-8", "surrogatepass")
             data += encoded
             starts += [match.start()] * len(encoded)
