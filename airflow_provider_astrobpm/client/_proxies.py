@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy
+
+from airflow_provider_astrobpm.client.settings import is_loopback
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.settings import Settings
@@ -19,6 +22,7 @@ def proxy_for(settings: Settings, origin: str) -> str | None:
     :param settings: the settings of the environment.
     :param origin: its scheme, host and port, as a URL.
     """
-    if not settings.may_use_proxy():
+    base = urlsplit(settings.base_url)
+    if is_loopback(base.hostname or "") or not (base.scheme == "https" or settings.allow_http):
         return None
     return settings.proxy or select_proxy(origin, get_environ_proxies(origin))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,6 @@ from urllib3.util.ssl_ import create_urllib3_context
 from airflow_provider_astrobpm.client.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_provider_astrobpm.client.settings import Settings
 
 
@@ -44,13 +41,16 @@ def create_context(settings: Settings) -> ssl.SSLContext:
 
 
 def _load_files(made: ssl.SSLContext, settings: Settings) -> None:
-    if isinstance(settings.verify, str):
-        with _as_settings_error(settings, "verify", settings.verify):
+    extra, files = "verify", str(settings.verify)
+    try:
+        if isinstance(settings.verify, str):
             _trust(made, settings.verify)
-    if settings.client_cert:
-        files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
-        with _as_settings_error(settings, "client_cert", files):
+        if settings.client_cert:
+            extra = "client_cert"
+            files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
             made.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"extra {extra!r} names {files}: {error}", settings.connection) from None
 
 
 def _trust(made: ssl.SSLContext, bundle: str) -> None:
@@ -60,11 +60,3 @@ def _trust(made: ssl.SSLContext, bundle: str) -> None:
 def _no_password() -> str:
     """Refuse an encrypted key. Without this, OpenSSL would ask for the password at the terminal."""
     raise ValueError("the key is encrypted, which is not supported")
-
-
-@contextmanager
-def _as_settings_error(settings: Settings, extra: str, files: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"extra {extra!r} names {files}: {error}", settings.connection) from None

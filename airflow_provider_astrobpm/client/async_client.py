@@ -126,17 +126,13 @@ class AsyncBpmClient(BaseClient):
 
     async def _reply_to(self, step: CallStep) -> Response | str | None:
         if isinstance(step, NeedToken):
-            return self._reusable_token(step.stale) or await self._token(step)
+            known = self._tokens.known(self._key, step.stale)
+            return known if known and known == self._last_token else await self._token(step)
         if isinstance(step, Sleep):
             await self._sleep(step.seconds)
             return None
         self._sent[step.kind] += 1
         return await self._transport.send(step)
-
-    def _reusable_token(self, stale: str | None) -> str | None:
-        """Return the token that this client used before, if it is still valid."""
-        token = self._tokens.known(self._key, stale)
-        return token if token == self._last_token else None
 
     async def _token(self, need: NeedToken) -> str | None:
         token = await self._tokens.aget(

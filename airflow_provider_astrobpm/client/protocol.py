@@ -329,8 +329,8 @@ class _ResponseReader(Generic[T]):
         )
 
     def _error(self) -> CallError:
-        kind, problem = self._kind()
         code, message = self._words()
+        kind, problem = self._kind(code)
         error = kind(
             problem,
             status=self.status,
@@ -342,51 +342,30 @@ class _ResponseReader(Generic[T]):
         error.is_malformed = error.is_malformed and 200 <= self.status < 300
         return error
 
-    def _kind(self) -> tuple[type[CallError], str]:
+    def _kind(self, code: str | None) -> tuple[type[CallError], str]:
         """Return the class of the error and the problem in words. The first row that applies decides."""
-        code, _ = self._words()
+        status, gets_token = self.status, not self.operation.needs_token
+        # Page 0011 documents the 400. Other statuses may come from a gateway.
+        is_oauth_refusal = status == 401 or (status == 400 and _decoded(self.body, _OAuthError) is not None)
+        unclear = "no token was issued, but the answer does not say that the client id or the secret is wrong"
+        host = self._quote(_origin(self.headers))
+        redirect = f"the server redirects to {host}, but redirects are not followed"
         media = self._quote(self.headers.get("content-type", "no content type"))
-        needs_token = self.operation.needs_token
+        no_json = f"the answer ({len(self.body)} bytes, {media}) is not the documented JSON"
         table: tuple[tuple[bool, type[CallError], str], ...] = (
-            (
-                300 <= self.status < 400,
-                UnexpectedAnswerError,
-                f"the server redirects to {self._quote(_origin(self.headers))}, but redirects are not followed",
-            ),
-            (self.status == 429, ThrottledError, "the server received too many requests"),
-            (self.status >= 500, ServerError, "the server failed"),
-            (self.status == 408, InterruptedCallError, "the server timed out waiting for the request"),
-            (
-                # Page 0011 documents the 400. Other statuses may come from a gateway.
-                not needs_token
-                and (
-                    self.status == 401
-                    or (self.status == 400 and _decoded(self.body, _OAuthError) is not None)
-                ),
-                AuthenticationError,
-                "the client id or the secret was refused",
-            ),
-            (
-                not needs_token and self.status >= 400,
-                UnexpectedAnswerError,
-                "no token was issued, but the answer does not say that the client id or the secret is wrong",
-            ),
-            (
-                self.refuses_fresh_token,
-                TokenRefusedError,
-                "an access token that was just issued was refused",
-            ),
+            (300 <= status < 400, UnexpectedAnswerError, redirect),
+            (status == 429, ThrottledError, "the server received too many requests"),
+            (status >= 500, ServerError, "the server failed"),
+            (status == 408, InterruptedCallError, "the server timed out waiting for the request"),
+            (gets_token and is_oauth_refusal, AuthenticationError, "the client id or the secret was refused"),
+            (gets_token and status >= 400, UnexpectedAnswerError, unclear),
+            (self.refuses_fresh_token, TokenRefusedError, "an access token that was just issued was refused"),
             (self.token_fault is TokenFault.CERTAIN, AuthenticationError, "the access token was refused"),
-            (self.status >= 400 and code != SUCCESS, RefusedError, "the server refused"),
-            (200 <= self.status < 300 and self.envelope is not None, RefusedError, "the server refused"),
+            (status >= 400 and code != SUCCESS, RefusedError, "the server refused"),
+            (200 <= status < 300 and self.envelope is not None, RefusedError, "the server refused"),
+            (True, UnexpectedAnswerError, no_json),
         )
-        for applies, kind, problem in table:
-            if applies:
-                return kind, problem
-        return (
-            UnexpectedAnswerError,
-            f"the answer ({len(self.body)} bytes, {media}) is not the documented JSON",
-        )
+        return next((kind, problem) for applies, kind, problem in table if applies)
 
     def _words(self) -> tuple[str | None, str | None]:
         """Return the code and the message, from the envelope or from an OAuth error."""
