@@ -6,6 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_astrobpm.client.metrics import TOKEN_REQUESTS
 from airflow_provider_astrobpm.client.protocol import call_flow
 from airflow_provider_astrobpm.client.resend_policy import resending
 from airflow_provider_astrobpm.client.tokens import credential_key, request_token
@@ -54,15 +55,11 @@ class BaseClient:
         return self._tokens.csrf_memory(self.settings)
 
     def _call_resent(self, operation: Operation[T]) -> Generator[CallStep, Any, T]:
-        return resending(
-            lambda: self._call_once(operation),
-            operation,
-            self.settings,
-            on_retry=self._on_retry,
-            clock=self.clock,
-        )
+        attempt = partial(self._call_once, operation)
+        return resending(attempt, operation, self.settings, on_retry=self._on_retry, clock=self.clock)
 
     def _token_flow(self) -> Flow[TokenAnswer]:
+        self.meter.count(TOKEN_REQUESTS)
         return request_token(self.settings.credentials, self._tokens.encoding(self.settings))  # type: ignore[arg-type]
 
     def __repr__(self) -> str:

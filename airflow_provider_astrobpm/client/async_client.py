@@ -9,7 +9,7 @@ from airflow_provider_astrobpm.client._base_client import BaseClient
 from airflow_provider_astrobpm.client.async_transport import AsyncTransport
 from airflow_provider_astrobpm.client.drivers import drive_async
 from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
-from airflow_provider_astrobpm.client.metrics import NULL_METER, TOKEN_REQUESTS, RequestCounts
+from airflow_provider_astrobpm.client.metrics import NULL_METER, RequestCounts
 from airflow_provider_astrobpm.client.operations import Sleep
 from airflow_provider_astrobpm.client.protocol import NeedToken, Response
 from airflow_provider_astrobpm.client.tokens import TOKENS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.client._base_client import CallStep
     from airflow_provider_astrobpm.client.metrics import Meter
-    from airflow_provider_astrobpm.client.operations import Flow, Operation, TokenAnswer
+    from airflow_provider_astrobpm.client.operations import Flow, Operation
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
@@ -136,7 +136,7 @@ class AsyncBpmClient(BaseClient):
 
     async def _token(self, need: NeedToken) -> str | None:
         token = await self._tokens.aget(
-            self.settings, self._request_token, stale=need.stale, doubt=need.doubt
+            self.settings, lambda: self.run(self._token_flow()), stale=need.stale, doubt=need.doubt
         )
         if token is not None and token != self._last_token:
             async with self._masking_lock:
@@ -144,7 +144,3 @@ class AsyncBpmClient(BaseClient):
                     await self._on_token(token)
                     self._last_token = token
         return token
-
-    async def _request_token(self) -> TokenAnswer:
-        self.meter.count(TOKEN_REQUESTS)
-        return await self.run(self._token_flow())

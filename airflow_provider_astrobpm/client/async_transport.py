@@ -68,11 +68,9 @@ class AsyncTransport:
         self._session: aiohttp.ClientSession | None = None
         self._used: WeakSet[Any] = WeakSet()
         self._deadlines = _Deadlines(settings.answer_timeout)
-        self._reading_files = threading.Lock()  # only acquired in threads, never in the event loop
-        self._contexts: dict[bool, ssl.SSLContext | None] = {}
-        """The context of a request over TLS and without it. Files that the settings name are checked for both."""
+        self._finding_route = threading.Lock()  # only acquired in threads, never in the event loop
+        self._route: tuple[_Proxy | None, ssl.SSLContext | None] | None = None
         self._good_headers: Mapping[str, str] = {}
-        self._proxies: dict[URL, _Proxy | None] = {}
 
     async def send(self, request: Request) -> Response:
         """Send a request once and return the complete answer.
@@ -103,14 +101,12 @@ class AsyncTransport:
 
     async def _exchange(self, request: Request, sending: _AsyncProgress) -> Response:
         url = self._url_of(request)
-        proxy = self._proxy_to(url.origin())
-        over_tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
-        if over_tls not in self._contexts:
-            await asyncio.to_thread(self._read_files, over_tls=over_tls)
+        if self._route is None:
+            self._route = await asyncio.to_thread(self._find_route, url)
+        proxy, context = self._route
         headers = dict(request.headers)
         if request.body is not None:
             headers["content-length"] = str(len(request.body))
-        context = self._contexts[over_tls]
         options: dict[str, Any] = {"ssl": context} if context else {}
         if proxy is not None:
             sending.secrets += proxy.secrets
@@ -143,41 +139,32 @@ class AsyncTransport:
         except ValueError as error:
             raise _failures.invalid_request(error) from None
 
-    def _proxy_to(self, origin: URL) -> _Proxy | None:
-        """Return the proxy for an origin. It is cached, because ``requests`` reads the whole environment each time."""
-        if origin not in self._proxies:
-            self._proxies[origin] = _proxy_for(origin, self._settings)
-        return self._proxies[origin]
-
     async def _send_request(
         self, method: str, url: URL, body: bytes | None, **options: Any
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = _session()
         while True:
+            data = _ChunkedBody(body) if body and len(body) > MAX_UNCHUNKED_BODY_BYTES else body
             try:
                 return await self._session.request(
-                    method,
-                    url,
-                    data=_ChunkedBody(body)
-                    if body is not None and len(body) > MAX_UNCHUNKED_BODY_BYTES
-                    else body,
-                    allow_redirects=False,
-                    timeout=self._timeout,
-                    **options,
+                    method, url, data=data, allow_redirects=False, timeout=self._timeout, **options
                 )
             except _StaleConnectionError:
                 continue  # the connection is gone, and nothing was sent on it
 
-    def _read_files(self, *, over_tls: bool) -> None:
-        with self._reading_files:
-            if over_tls in self._contexts:
-                return
-            if over_tls:
-                self._contexts[over_tls] = _tls.create_context(self._settings)
-            else:
-                _tls.check_files(self._settings)
-                self._contexts[over_tls] = None
+    def _find_route(self, url: URL) -> tuple[_Proxy | None, ssl.SSLContext | None]:
+        """Return the proxy, and the context if TLS is used. Reads the environment, and the files that the settings name."""
+        with self._finding_route:
+            if self._route is None:
+                proxy = _proxy_for(url.origin(), self._settings)
+                context = None
+                if url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
+                    context = _tls.create_context(self._settings)
+                else:
+                    _tls.check_files(self._settings)
+                self._route = proxy, context
+            return self._route
 
 
 def _session() -> aiohttp.ClientSession:

@@ -155,19 +155,18 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
 
 
+_POOL_CLASSES = {"http": _HttpPool, "https": _HttpsPool}
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
-        self._use_own_connections(self.poolmanager)
+        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
         manager = super().proxy_manager_for(*arguments, **options)
-        self._use_own_connections(manager)
+        manager.pool_classes_by_scheme = _POOL_CLASSES
         return manager
-
-    @staticmethod
-    def _use_own_connections(manager: Any) -> None:
-        manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class _SyncProgress(_failures.RequestProgress):

@@ -103,10 +103,11 @@ class TestProxies:
             ):
                 monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
                 monkeypatch.setenv("NO_PROXY", f"somewhere.invalid:{near.port}")
-                async with transport_to(1, allow_http=True, base_url="http://somewhere.invalid") as transport:
-                    for _ in range(2):
-                        for port in (1, near.port):
-                            await transport.send(changed(GET, target=f":{port}/x"))
+                for port in (1, near.port):
+                    base_url = f"http://somewhere.invalid:{port}"
+                    async with transport_to(1, allow_http=True, base_url=base_url) as transport:
+                        for _ in range(2):
+                            await transport.send(GET)
                 assert (len(proxy.requests), len(near.requests)) == (2, 2)
 
         run(main())
