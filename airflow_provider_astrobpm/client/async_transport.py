@@ -253,7 +253,7 @@ class _Deadlines:
         """Cancel the timer. The next request starts a new one, maybe in another loop."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None
+            self._timer = None
 
     def _cut_what_is_due(self) -> None:
         self._timer = None

@@ -47,7 +47,7 @@ class Transport:
         adapter = _Adapter(pool_maxsize=32)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._session.auth = _no_auth
+        self._session.auth = lambda request: request  # without it, requests would read a .netrc file
         # A login cookie from the server would compete with the access-token header.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         if settings.client_cert:
@@ -105,11 +105,6 @@ class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Follow no redirect. To follow one, requests would read the whole answer and trust its header."""
         return None
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep ``requests`` from adding credentials from a ``.netrc`` file."""
-    return request
 
 
 class _ProgressTrackingConnection:
@@ -174,9 +169,9 @@ class _SyncProgress(_failures.RequestProgress):
 
     def __init__(self, answer_timeout: float, secrets: tuple[str, ...]) -> None:
         super().__init__(answer_timeout, secrets)
-        self._over = False
         self._lock = threading.Lock()
         self._connection: Any = None
+        """The connection on which an answer is awaited. Afterwards it may serve another call."""
         self._timer: threading.Timer | None = None
 
     def watch(self, connection: Any) -> None:
@@ -189,15 +184,14 @@ class _SyncProgress(_failures.RequestProgress):
 
     def _cut(self) -> None:
         with self._lock:
-            if self._over or self._connection is None:
-                return  # the connection may already serve another call
-            self.was_cut = True
-            with suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)
+            if self._connection is not None:
+                self.was_cut = True
+                with suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._over = True
+            self._connection = None
         if self._timer is not None:
             self._timer.cancel()
         super().__exit__()
