@@ -22,9 +22,8 @@ from requests.utils import check_header_validity, get_auth_from_url
 from urllib3.util import make_headers, parse_url
 from yarl import URL
 
-from airflow_provider_astrobpm.client import _failures, _tls
+from airflow_provider_astrobpm.client import _failures, _route
 from airflow_provider_astrobpm.client._failures import CURRENT
-from airflow_provider_astrobpm.client._proxies import proxy_for
 from airflow_provider_astrobpm.client.protocol import Response
 from airflow_provider_astrobpm.client.settings import secrets_of_proxy
 from airflow_provider_astrobpm.client.sync_transport import CHUNK_BYTES
@@ -160,9 +159,9 @@ class AsyncTransport:
                 proxy = _proxy_for(url.origin(), self._settings)
                 context = None
                 if url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
-                    context = _tls.create_context(self._settings)
+                    context = _route.create_context(self._settings)
                 else:
-                    _tls.check_files(self._settings)
+                    _route.check_files(self._settings)
                 self._route = proxy, context
             return self._route
 
@@ -406,7 +405,7 @@ class _Proxy(NamedTuple):
 
 
 def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
-    given = proxy_for(settings, str(origin))
+    given = _route.proxy_for(settings, str(origin))
     if not given:
         return None
     try:

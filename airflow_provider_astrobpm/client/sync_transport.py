@@ -18,9 +18,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from airflow_provider_astrobpm.client import _failures, _tls
+from airflow_provider_astrobpm.client import _failures, _route
 from airflow_provider_astrobpm.client._failures import CURRENT
-from airflow_provider_astrobpm.client._proxies import proxy_for
 from airflow_provider_astrobpm.client.protocol import Response
 from airflow_provider_astrobpm.client.settings import secrets_of_proxy
 
@@ -41,7 +40,7 @@ class Transport:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._secrets = settings.secrets()
-        _tls.check_files(settings)
+        _route.check_files(settings)
         _failures.LIBRARY_FILTER.attach("urllib3", "requests")
         self._session = _Session()
         adapter = _Adapter(pool_maxsize=32)
@@ -80,7 +79,7 @@ class Transport:
     def _exchange(self, request: Request, sending: _SyncProgress) -> Response:
         settings = self._settings
         prepared = self._prepared(request)
-        proxy = proxy_for(settings, prepared.url or "")
+        proxy = _route.proxy_for(settings, prepared.url or "")
         if proxy:
             sending.secrets += secrets_of_proxy(proxy)
         # Passed with each request, because the environment's proxies and CA bundle would override those of the session.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as changed
 
-from airflow_provider_astrobpm.client import _tls, errors, operations
+from airflow_provider_astrobpm.client import _route, errors, operations
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.async_transport import AsyncTransport
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
@@ -291,8 +291,8 @@ class TestTls:
             read.append(threading.get_ident())
             return original(settings)
 
-        original = _tls.create_context
-        monkeypatch.setattr(_tls, "create_context", context)
+        original = _route.create_context
+        monkeypatch.setattr(_route, "create_context", context)
 
         async def main() -> None:
             async with answering(answer(b"{}")).running(server_context(certificates)) as server:
