@@ -138,7 +138,7 @@ def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form"
     )
 
 
-def get_csrf_token(method: csrf.Method = csrf.FIRST) -> Operation[str]:
+def get_csrf_token(method: csrf.Method = "POST") -> Operation[str]:
     """Request a CSRF token for the next writes.
 
     :param method: the HTTP method; it is undocumented which of the two an endpoint offers.
