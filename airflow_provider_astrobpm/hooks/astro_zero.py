@@ -204,7 +204,8 @@ class AstroZeroHook(BaseHook):
             listing.instances(
                 states,
                 wanted=wanted,
-                order=listing.SortOrder(order_field, order_type),
+                order_field=order_field,
+                order_type=order_type,
                 endpoint=search.traits_of_endpoint(self.settings.base_url),
             )
         )
