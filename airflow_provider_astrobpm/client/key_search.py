@@ -58,8 +58,10 @@ class KeyMatches:
         """The instances whose keys resemble a requested one, by id."""
         self._unreadable: list[UnreadableRow] = []
         self._keys = ShownKeys()
-        self._cut_off: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
-        self._are_unsteady = False
+        self.truncated_lists: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
+        """The lists that may be truncated: by state the rows, and whether the server was seen to order them newest first."""
+        self.are_unsteady = False
+        """Whether instances move faster than they can be listed."""
         self.clock_is_credible = False
         """Whether the lists prove that the server's clock is right."""
 
@@ -81,18 +83,6 @@ class KeyMatches:
             elif self._resembles(row.business_key):
                 self.resembling[row.id] = row
 
-    def note_truncated_list(self, state: str, rows: Sequence[BpmInstance], *, is_newest_first: bool) -> None:
-        """Record that a list may be truncated.
-
-        :param rows: its rows, newest first if the server orders.
-        :param is_newest_first: whether the server was seen to order them that way.
-        """
-        self._cut_off[state] = rows, is_newest_first
-
-    def note_unsteady(self) -> None:
-        """Record that instances move faster than they can be listed."""
-        self._are_unsteady = True
-
     def place(self, instance: BpmInstance, moment: float | None) -> Placement:
         """Return whether an instance was started before a moment, in seconds since the epoch. Without one, it counts as since."""
         if moment is None:
@@ -110,20 +100,10 @@ class KeyMatches:
         """
         if no_keys := self.why_keyless([bpm_name]):
             return no_keys
-        resembling = (one for one in self.resembling.values() if one.name == bpm_name)
-        any_open = any_open_counts
-        if one := next(
-            (
-                one
-                for one in resembling
-                if (any_open and not one.is_closed) or not self._was_before(one, since)
-            ),
-            None,
-        ):
-            return (
-                f"{one} shows business key {one.business_key!r}, which may be the sent key, "
-                "changed by the server"
-            )
+        for one in self.resembling.values():
+            counts = (any_open_counts and not one.is_closed) or not self._was_before(one, since)
+            if one.name == bpm_name and counts:
+                return f"{one} shows business key {one.business_key!r}, which may be the sent key, changed by the server"
         return self.why_incomplete(since, bpm_name, any_open_counts=any_open_counts)
 
     def why_keyless(self, bpm_names: Collection[str] | None = None) -> str | None:
@@ -142,15 +122,14 @@ class KeyMatches:
         :param bpm_name: the name of its BPM, if only its instances count.
         :param any_open_counts: whether open instances count, regardless of their start time.
         """
-        if row := next((row for row in self._unreadable if self._may_be_wanted(row, bpm_name)), None):
-            return (
-                f"a row of the lists cannot be read, because {row.reason}, and it may belong to this instance"
-            )
-        for state, (rows, is_newest_first) in self._cut_off.items():
+        for row in self._unreadable:
+            if self._may_be_wanted(row, bpm_name):
+                return f"a row of the lists cannot be read, because {row.reason}, and it may belong to this instance"
+        for state, (rows, is_newest_first) in self.truncated_lists.items():
             is_open = any_open_counts and not states.is_terminal(state)
             if is_open or not (is_newest_first and self._was_before(rows[-1], since)):
                 return f"the list of state {state!r} may be cut off at its {row_count(rows)} rows"
-        if self._are_unsteady:
+        if self.are_unsteady:
             return "instances move from state to state faster than they can be listed"
         return None
 
@@ -196,15 +175,13 @@ def find_matches(
         passes.append(_open_ids((yield from list_matches(open_states, matches))))
         if len(passes) >= FEWEST_PASSES and not _have_missed_any(passes[-4:]):
             return matches
-    matches.note_unsteady()
+    matches.are_unsteady = True
     return matches
 
 
 def list_matches(where: Iterable[str], matches: KeyMatches) -> Flow[dict[str, Sequence[BpmInstance]]]:
     """List states once, and return their rows.
 
-    :param where: the states.
-    :param matches: collects the result.
     :raises CallError: if a call fails.
     """
     lists: dict[str, Sequence[BpmInstance]] = {}
@@ -218,7 +195,6 @@ def check_longest_lists(lists: dict[str, Sequence[BpmInstance]], matches: KeyMat
     """Check whether the longest lists are complete, because those are the ones that a server truncates.
 
     :param lists: the rows of all states.
-    :param matches: collects the result, and which lists may be truncated.
     :raises CallError: if a call fails.
     """
     longest = max(row_count(rows) for rows in lists.values())
@@ -243,23 +219,18 @@ def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -
     """Check one list by requesting it in the other order, or ordered by id if all its instances started at the same time."""
     oldest_first = yield operations.query(state, order_type="asc")
     matches.add_list(oldest_first)
-    is_ordered = _is_ordered(
-        [row.start_time or "" for row in rows], [row.start_time or "" for row in oldest_first]
-    )
-    if _same(rows, oldest_first) and (row_count(rows) == 1 or is_ordered):
+    newest, oldest = ([row.start_time or "" for row in each] for each in (rows, oldest_first))
+    is_ordered = _is_ordered(newest, oldest)
+    if _ids(rows) == _ids(oldest_first) and (row_count(rows) == 1 or is_ordered):
         return
     if not is_ordered and len({row.start_time for row in rows}) == 1:
         descending = yield operations.query(state, order_field="id", order_type="desc")
         ascending = yield operations.query(state, order_field="id", order_type="asc")
         matches.add_list(ascending)
         ids_are_ordered = _is_ordered([row.id for row in descending], [row.id for row in ascending])
-        if ids_are_ordered and _same(descending, ascending):
+        if ids_are_ordered and _ids(descending) == _ids(ascending):
             return
-    matches.note_truncated_list(state, rows, is_newest_first=is_ordered)
-
-
-def _same(rows: Sequence[BpmInstance], others: Sequence[BpmInstance]) -> bool:
-    return _ids(rows) == _ids(others)
+    matches.truncated_lists[state] = rows, is_ordered
 
 
 def _ids(rows: Sequence[BpmInstance]) -> set[str | None]:
