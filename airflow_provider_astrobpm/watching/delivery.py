@@ -23,11 +23,7 @@ DELIVERY_TIMEOUT_SECONDS = 1800.0
 
 
 class TrackedPayload(BaseModel):
-    """A payload that reports when Airflow takes it.
-
-    :param plain: what is sent instead.
-    :param on_delivery: called when Airflow takes the payload.
-    """
+    """A payload that calls ``on_delivery`` when Airflow takes it, and is sent as ``plain``."""
 
     plain: dict[str, Any]
     _on_delivery: Callable[[], None] = PrivateAttr()
@@ -54,11 +50,7 @@ class DeliveryTracker:
         self._news = asyncio.Event()
 
     def payload(self, key: str, plain: dict[str, Any]) -> TrackedPayload:
-        """Return the payload of an event.
-
-        :param key: identifies the event here.
-        :param plain: what the event carries.
-        """
+        """Return the payload of an event that a key identifies here."""
         self._open.add(key)
         return TrackedPayload(plain, lambda: self._record(key))
 
