@@ -101,8 +101,6 @@ class SearchResult:
         self._consecutive_failures = 0
         self._first_failure: CallError | None = None
 
-    # Results.
-
     def instance(self, instance_id: str) -> BpmInstance:
         """Return an instance that was requested by its id.
 
@@ -146,10 +144,7 @@ class SearchResult:
     def _doubt_about(
         self, key: BusinessKey, matches: Sequence[BpmInstance], *, only_ended: bool
     ) -> CallError | None:
-        """Return the first error that leaves a business key undecided, if there is one.
-
-        :param only_ended: whether all matches have ended, so that an open match would take precedence.
-        """
+        """Return the first error that leaves a business key undecided. An open match takes precedence over ended ones."""
         for state in states.STATES:
             if state not in self._listed and (error := self.failure_of(state)):
                 return error
@@ -190,8 +185,6 @@ class SearchResult:
     def _server_error(self) -> CallError | None:
         return self.stopped_by if self.stopped_by is not None and _is_fatal(self.stopped_by) else None
 
-    # Input from the search.
-
     def add_list(self, state: str, rows: Sequence[BpmInstance]) -> None:
         """Add a list. An instance that moves during the search is in two lists; the later row counts."""
         self._note_answer()
@@ -205,13 +198,9 @@ class SearchResult:
                 self._add_row(self.rows, row)
         if len({row.id for row in rows}) < len(rows):
             self.contradictions |= contradictions_within(state, rows)
-        if self._last_seen or self._keys:
-            self._add_requested(rows)
-
-    def _add_requested(self, rows: Sequence[BpmInstance]) -> None:
         if self._keys:
             self.shown_keys.add_list(rows)
-        for row in rows:
+        for row in rows if self._last_seen or self._keys else ():
             if row.id in self._last_seen:
                 self._add_row(self.instances, row)
             for key in self._keys.get(row.business_key or "", ()):
@@ -251,11 +240,8 @@ class SearchResult:
     def add_failed_read(self, instance_id: str, error: CallError) -> None:
         """Record that reading an instance by its id failed. The lists may still show it."""
         self._read[instance_id] = error
-        if self._reads_only:
-            says_something = not isinstance(error, RefusedError)
-        else:
-            says_something = error.failed_fetching_token or isinstance(error, (NotSentError, ThrottledError))
-        if says_something:
+        would_fail_lists = error.failed_fetching_token or isinstance(error, (NotSentError, ThrottledError))
+        if not isinstance(error, RefusedError) if self._reads_only else would_fail_lists:
             self._add_failure(error)
 
     def _note_answer(self) -> None:
@@ -263,13 +249,10 @@ class SearchResult:
 
     def _add_failure(self, error: CallError) -> None:
         self._first_failure = self._first_failure or error
-        self._consecutive_failures = (
-            self._consecutive_failures + 1 if error.is_transient or error.is_malformed else 0
-        )
+        is_like_down = error.is_transient or error.is_malformed
+        self._consecutive_failures = self._consecutive_failures + 1 if is_like_down else 0
         if _is_fatal(error) or self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
             self.stopped_by = error
-
-    # Questions of the search.
 
     def wants_list(self, state: str) -> bool:
         """Return whether a state that must be listed completely has not been listed yet."""
@@ -302,8 +285,6 @@ class SearchResult:
     def found_an_id_that_was_read(self) -> bool:
         """Return whether an instance was found whose id the search also tried to read."""
         return any(one in self.instances for one in self._read)
-
-    # Reasons for a missing instance.
 
     def _why_unknown(self, instance_id: str) -> CallError | None:
         """Return the error that makes it unknown whether an instance exists, if there is one."""

@@ -110,11 +110,7 @@ class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rows(list[BpmInstance]):
-    """The instances of one list.
-
-    :param instances: the readable rows, in the order of the server.
-    :param unreadable: the other rows.
-    """
+    """The instances of one list, in the order of the server, and the rows that could not be read."""
 
     def __init__(
         self, instances: Iterable[BpmInstance] = (), unreadable: Iterable[UnreadableRow] = ()
