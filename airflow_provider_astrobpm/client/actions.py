@@ -156,7 +156,6 @@ def check_effects(
     """Read instances until each shows what its change has resulted in.
 
     :param attempts: the changes to check, by the ids of their instances.
-    :param find_all: a flow that reads instances by their ids.
     :param grace: the seconds for which to check.
     :param record: receives each result.
     :param is_over: returns whether to stop checking.

@@ -159,7 +159,6 @@ def find_matches(
 
     :param matches: collects the result.
     :param is_enough: returns whether the search can stop, because anything it may have missed no longer matters.
-    :param shuffle: shuffles a list in place.
     :raises CallError: if a call fails.
     """
     every_state, open_states = list(states.STATES), list(states.OPEN_STATES)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_astrobpm.client import operations, states, timestamps, validation
-from airflow_provider_astrobpm.client.errors import UnexpectedAnswerError
 from airflow_provider_astrobpm.client.instance import ROW_FIELDS, BpmInstance
 from airflow_provider_astrobpm.client.search import EndpointTraits
 from airflow_provider_astrobpm.client.search_result import SearchResult
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.wire import UnreadableRow
 
 OrderType = Literal["asc", "desc"]
+UNREADABLE_ADVICE = (
+    "Narrow the query by bpm_name or business_key to leave it out, or fix the instance in Astro Zero."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,9 @@ def instances(
         rows = yield operation
         for odd in unreadable_in(rows):
             if wanted.may_be(odd):
-                raise _unreadable(odd, operation.attempt)
+                error = odd.error("", UNREADABLE_ADVICE)
+                error.attempt = operation.attempt
+                raise error
         search_result.add_list(state, rows)
     verdicts = {row.id: wanted.matches(row) for row in search_result.rows.values()}
     for instance_id, verdict in verdicts.items():
@@ -154,13 +158,3 @@ def checked(bpm_name: str | None, business_key: str | None) -> dict[str, Any]:
     """Check the given arguments, and return those that are not ``None``."""
     given = (("bpm_name", bpm_name), ("business_key", business_key))
     return {name: validation.identifier(value, name) for name, value in given if value is not None}
-
-
-def _unreadable(row: UnreadableRow, attempt: str) -> UnexpectedAnswerError:
-    which = f"the row of instance {row.id!r}" if row.id else "a row"
-    error = UnexpectedAnswerError(f"{which} cannot be read, because {row.reason}")
-    error.advice = (
-        "Narrow the query by bpm_name or business_key to leave it out, or fix the instance in Astro Zero."
-    )
-    error.attempt = attempt
-    return error

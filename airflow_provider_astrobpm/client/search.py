@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client import operations, process_state, states, validation
-from airflow_provider_astrobpm.client.errors import CallError
+from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.client.key_form import BusinessKey, KeyForm
 from airflow_provider_astrobpm.client.search_result import SearchResult
 
@@ -175,10 +175,13 @@ def find_by_key(
     :raises InstanceNotFoundError: if there is none.
     :raises KeysNotShownError: if no row shows a key, so a search by key cannot work.
     :raises SeveralInstancesError: if several instances have the key.
+    :raises CallError: if that is unknown.
     """
     key = checked_business_key(business_key, name)
     search_result = yield from find({}, [key], endpoint=endpoint)
-    return search_result.match(key)
+    if isinstance(result := search_result.match_or_error(key), AstroZeroError):
+        raise result
+    return result
 
 
 def checked_business_key(business_key: str, bpm_name: str | None) -> BusinessKey:

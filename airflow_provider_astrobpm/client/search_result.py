@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.key_form import BusinessKey
     from airflow_provider_astrobpm.client.wire import UnreadableRow
 
+UNREADABLE_ADVICE = "Nothing is concluded from an unreadable row. Check the instance in Astro Zero."
 MAX_CONSECUTIVE_FAILURES = 2
 """After this many consecutive calls that failed as if the server were down, a search stops. Each call has used up all its
 attempts: with timeouts, the 24 lists of a search would take an hour."""
@@ -107,7 +108,9 @@ class SearchResult:
         :raises InstanceNotFoundError: if it is in none of the states.
         :raises CallError: if that is unknown.
         """
-        return _or_raise(self.instance_or_error(instance_id))
+        if isinstance(result := self.instance_or_error(instance_id), AstroZeroError):
+            raise result
+        return result
 
     def instance_or_error(self, instance_id: str) -> BpmInstance | CallError | InstanceNotFoundError:
         """Return what ``instance`` returns or raises. Thousands of instances may share one error."""
@@ -117,18 +120,8 @@ class SearchResult:
             return found
         return self._why_unknown(instance_id) or self._not_found(instance_id)
 
-    def match(self, key: BusinessKey) -> BpmInstance:
-        """Return the instance with a business key: the only one, or the only open one.
-
-        :raises InstanceNotFoundError: if there is none.
-        :raises KeysNotShownError: if no row shows a key, so a search by key cannot work.
-        :raises SeveralInstancesError: if several instances have the key.
-        :raises CallError: if that is unknown.
-        """
-        return _or_raise(self.match_or_error(key))
-
     def match_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:
-        """Return what ``match`` returns or raises."""
+        """Return the instance with a business key, the only one or the only open one, or by the table why there is none."""
         matches = list(self._matches[key].values())
         still_open = [row for row in matches if not row.is_closed]
         if doubt := self._doubt_about(key, matches, only_ended=bool(matches) and not still_open):
@@ -191,31 +184,28 @@ class SearchResult:
         self._listed.add(state)
         self._most_rows = max(self._most_rows or 0, row_count(rows))
         for odd in unreadable_in(rows):
-            self._add_unreadable(state, odd)
+            error = odd.error(f" in the list of state {state!r}", UNREADABLE_ADVICE)
+            self._unreadable.append((odd, error))
+            if odd.id is not None:
+                self._unread[odd.id] = error
         if state in self._wanted_lists:
             self.lists[state] = rows
             for row in rows:
                 self._add_row(self.rows, row)
         if len({row.id for row in rows}) < len(rows):
             self.contradictions |= contradictions_within(state, rows)
+        if self._last_seen or self._keys:
+            self._add_requested(rows)
+
+    def _add_requested(self, rows: Sequence[BpmInstance]) -> None:
         if self._keys:
             self.shown_keys.add_list(rows)
-        for row in rows if self._last_seen or self._keys else ():
+        for row in rows:
             if row.id in self._last_seen:
                 self._add_row(self.instances, row)
             for key in self._keys.get(row.business_key or "", ()):
                 if key.bpm_name in (None, row.name):
                     self._add_row(self._matches[key], row)
-
-    def _add_unreadable(self, state: str, row: UnreadableRow) -> None:
-        which = f"the row of instance {row.id!r}" if row.id else "a row"
-        error = UnexpectedAnswerError(
-            f"{which} in the list of state {state!r} cannot be read, because {row.reason}"
-        )
-        error.advice = "Nothing is concluded from an unreadable row. Check the instance in Astro Zero."
-        self._unreadable.append((row, error))
-        if row.id is not None:
-            self._unread[row.id] = error
 
     def _add_row(self, found: dict[str, BpmInstance], row: BpmInstance) -> None:
         before = found.get(row.id)
@@ -318,9 +308,3 @@ def _is_fatal(error: CallError) -> bool:
     return error.failed_fetching_token or isinstance(
         error, (NotSentError, ThrottledError, AuthenticationError)
     )
-
-
-def _or_raise(result: BpmInstance | AstroZeroError) -> BpmInstance:
-    if isinstance(result, AstroZeroError):
-        raise result
-    return result

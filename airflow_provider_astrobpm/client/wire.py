@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 
 from airflow_provider_astrobpm.client import states, validation
+from airflow_provider_astrobpm.client.errors import UnexpectedAnswerError
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.texts import REPLACEMENT
 
@@ -107,6 +108,13 @@ class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether it may be an instance with this name and this key. ``None`` matches any."""
         sought = (("name", bpm_name, self.name), ("businessKey", business_key, self.business_key))
         return all(field in self.unread or value in (None, own) for field, value, own in sought)
+
+    def error(self, where: str, advice: str) -> UnexpectedAnswerError:
+        """Return the error of an answer with this row."""
+        which = f"the row of instance {self.id!r}" if self.id else "a row"
+        error = UnexpectedAnswerError(f"{which}{where} cannot be read, because {self.reason}")
+        error.advice = advice
+        return error
 
 
 class Rows(list[BpmInstance]):
@@ -277,14 +285,6 @@ def _name(value: Any) -> str:
     return _whole(str(_number_or_text(value))) or _refuse()
 
 
-def _state(value: Any) -> str:
-    return _whole(value) if isinstance(value, str) else _refuse()
-
-
-def _key(value: Any) -> str | None:
-    return _whole(_optional(value))
-
-
 def _optional(value: Any) -> str | None:
     return None if value is None else str(_number_or_text(value))
 
@@ -320,9 +320,9 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(WireInstance.__struct_fields__, _minor),
     "id": _id,
     "name": _name,
-    "state": _state,
+    "state": lambda value: _whole(value) if isinstance(value, str) else _refuse(),
     "bpStatus": _optional,
-    "businessKey": _key,
+    "businessKey": lambda value: _whole(_optional(value)),
     "suspended": _flag,
     "isClosed": _flag,
 }
