@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client import operations, states, timestamps
@@ -34,36 +35,29 @@ FEWEST_PASSES = 6  # before an instance counts as missing: two over all states, 
 MAX_EXTRA_PASSES = 4  # further passes over the open states while passes miss instances
 
 
+@dataclass(eq=False)
 class KeyMatches:
-    """The instances that a search by business keys found.
+    """The instances that a search by business keys found."""
 
-    :param wanted: returns whether an instance has a requested key.
-    :param resembles: returns whether a business key may be a requested one that the server changed.
-    :param clock: returns the time, in seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        wanted: Callable[[BpmInstance], bool],
-        *,
-        resembles: Callable[[str | None], bool] = lambda _key: False,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.instances: dict[str, BpmInstance] = {}
-        """The matches, by id."""
-        self._wanted = wanted
-        self._resembles = resembles
-        self._clock = clock
-        self.resembling: dict[str, BpmInstance] = {}
-        """The instances whose keys resemble a requested one, by id."""
-        self._unreadable: list[UnreadableRow] = []
-        self._keys = ShownKeys()
-        self.truncated_lists: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
-        """The lists that may be truncated: by state the rows, and whether the server was seen to order them newest first."""
-        self.are_unsteady = False
-        """Whether instances move faster than they can be listed."""
-        self.clock_is_credible = False
-        """Whether the lists prove that the server's clock is right."""
+    wanted: Callable[[BpmInstance], bool]
+    """Returns whether an instance has a requested key."""
+    _: KW_ONLY
+    resembles: Callable[[str | None], bool] = lambda _key: False
+    """Returns whether a business key may be a requested one that the server changed."""
+    clock: Callable[[], float] = time.time
+    """Returns the time, in seconds since the epoch."""
+    instances: dict[str, BpmInstance] = field(default_factory=dict, init=False)
+    """The matches, by id."""
+    resembling: dict[str, BpmInstance] = field(default_factory=dict, init=False)
+    """The instances whose keys resemble a requested one, by id."""
+    truncated_lists: dict[str, tuple[Sequence[BpmInstance], bool]] = field(default_factory=dict, init=False)
+    """The lists that may be truncated: by state the rows, and whether the server was seen to order them newest first."""
+    are_unsteady: bool = field(default=False, init=False)
+    """Whether instances move faster than they can be listed."""
+    clock_is_credible: bool = field(default=False, init=False)
+    """Whether the lists prove that the server's clock is right."""
+    _unreadable: list[UnreadableRow] = field(default_factory=list, init=False)
+    _keys: ShownKeys = field(default_factory=ShownKeys, init=False)
 
     @property
     def has_open(self) -> bool:
@@ -74,13 +68,13 @@ class KeyMatches:
         """Add a list. An instance that moves during the search appears twice; the later row counts."""
         if not self.clock_is_credible:
             stamps = (row.start_time for row in rows)
-            self.clock_is_credible = timestamps.is_clock_credible(stamps, self._clock())
+            self.clock_is_credible = timestamps.is_clock_credible(stamps, self.clock())
         self._unreadable += unreadable_in(rows)
         self._keys.add_list(rows)
         for row in rows:
-            if self._wanted(row):
+            if self.wanted(row):
                 self.instances[row.id] = row
-            elif self._resembles(row.business_key):
+            elif self.resembles(row.business_key):
                 self.resembling[row.id] = row
 
     def place(self, instance: BpmInstance, moment: float | None) -> Placement:
@@ -88,7 +82,7 @@ class KeyMatches:
         if moment is None:
             return Placement.SINCE
         return timestamps.place(
-            instance.start_time, moment, self._clock(), clock_is_credible=self.clock_is_credible
+            instance.start_time, moment, self.clock(), clock_is_credible=self.clock_is_credible
         )
 
     def doubt(self, bpm_name: str, since: float | None, *, any_open_counts: bool = False) -> str | None:
@@ -136,12 +130,12 @@ class KeyMatches:
     def _may_be_wanted(self, row: UnreadableRow, bpm_name: str | None) -> bool:
         if row.id in self.instances or not row.may_be(bpm_name=bpm_name):
             return False
-        if "businessKey" in row.unread or self._resembles(row.business_key):
+        if "businessKey" in row.unread or self.resembles(row.business_key):
             return True
         if not self._keys.is_proven and row.business_key in (None, row.id):
             return True
         name = bpm_name or row.name or ""
-        return self._wanted(
+        return self.wanted(
             BpmInstance(id=row.id or "", name=name, state=UNKNOWN_STATE, business_key=row.business_key)
         )
 

@@ -30,6 +30,7 @@ MAX_DEPTH = 100  # levels of lists and mappings
 MAX_INTEGER_BITS = 4096  # Python itself refuses to print much longer integers
 MAX_PATH_STEPS = 10  # steps of the path that an error shows
 DATE_CHARS = 10  # characters of a date: 2018-12-12
+SECOND_CHARS = 19  # characters of a time without fractions of a second: 2018-12-12T09:30:00
 
 MISSING = frozenset({"pandas.NaTType", "pandas.NAType", "numpy.MaskedConstant"})
 PATHS = frozenset({"upath.UPath", "upath.ProxyUPath"})
@@ -340,11 +341,11 @@ def _from_numpy_moment(shown: str) -> str:
         _missing(shown)
     if len(shown) < DATE_CHARS:
         _refuse(f"a datetime64 without a day, {shown}", "a date, or a text")
-    if len(shown) == DATE_CHARS:
-        return shown
-    day, _, clock = shown.partition("T")
-    hour, minute, second = (*clock.partition(".")[0].split(":"), "00", "00")[:3]
-    return f"{day} {hour}:{minute}:{second}"
+    try:
+        moment = datetime.fromisoformat(shown[:SECOND_CHARS])
+    except ValueError:
+        _refuse(f"a datetime64 out of range, {shown}", "a text")
+    return shown if len(shown) == DATE_CHARS else str(moment)
 
 
 _FORMS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
