@@ -213,9 +213,8 @@ class ChangeAttempt:
 
     def _judge_accepted(self, seen: Seen | None, searched: float) -> ChangeResult:
         if not isinstance(self.answer, BpmInstance) or seen is None:
-            return _done(
-                f"instance {self.instance_id!r} deleted" if self._row.removes else f"{self.action}: done"
-            )
+            note = f"instance {self.instance_id!r} deleted" if self._row.removes else f"{self.action}: done"
+            return _done(note)
         if isinstance(seen, AstroZeroError) or not self._is_settled(seen):
             words = _describe_accepted(seen, searched)
             last = seen if isinstance(seen, BpmInstance) else self.answer
@@ -312,9 +311,8 @@ def _done(note: str, seen: Seen | None = None) -> ChangeResult:
 
 
 def _failed(error: AstroZeroError, seen: Seen | None = None, *, in_doubt: bool = False) -> ChangeResult:
-    return ChangeResult(
-        ChangeOutcome.IN_DOUBT if in_doubt else ChangeOutcome.FAILED, error.problem, seen, error
-    )
+    outcome = ChangeOutcome.IN_DOUBT if in_doubt else ChangeOutcome.FAILED
+    return ChangeResult(outcome, error.problem, seen, error)
 
 
 def _extended(error: CallError, words: str) -> CallError:

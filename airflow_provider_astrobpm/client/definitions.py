@@ -52,11 +52,8 @@ def own(names: Iterable[str]) -> list[str]:
     """
     if isinstance(names, (str, bytes)):
         raise ValueError(f"variables must be names, or a mapping of names to JSON values, not {names!r}")
-    return [
-        name
-        for name in names
-        if not validation.non_blank(name, "each name in variables").startswith(SYSTEM_PREFIX)
-    ]
+    checked = (validation.non_blank(name, "each name in variables") for name in names)
+    return [name for name in checked if not name.startswith(SYSTEM_PREFIX)]
 
 
 def variables_of(graph: Mapping[str, Any]) -> list[dict[str, Any]] | None:

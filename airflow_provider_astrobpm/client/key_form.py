@@ -89,8 +89,11 @@ class KeyForms:
             return True
         if any(self._has(folded[-length:]) for length in self._lengths if length < len(folded)):
             return True
-        ends = (folded[at:] for at in range(len(folded) - SHORTEST_CUT + 1))
-        return any(end[:SHORTEST_CUT] in self._heads and self._has_beginning(end) for end in ends)
+        begins = range(len(folded) - SHORTEST_CUT + 1)
+        return any(
+            folded[at : at + SHORTEST_CUT] in self._heads and self._has_beginning(folded[at:])
+            for at in begins
+        )
 
     def _has_beginning(self, folded: str) -> bool:
         at = bisect_left(self._folded, folded)

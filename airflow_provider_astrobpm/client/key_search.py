@@ -101,10 +101,7 @@ class KeyMatches:
         return self.why_incomplete(since, bpm_name, any_open_counts=any_open_counts)
 
     def why_keyless(self, bpm_names: Collection[str] | None = None) -> str | None:
-        """Return a message if the lists show instances but no business keys, otherwise ``None``.
-
-        :param bpm_names: the BPMs whose instances count; without it, all count.
-        """
+        """Return a message if the lists show instances of these BPMs, or of any, but no business keys; otherwise ``None``."""
         is_keyless = not self._keys.is_proven and self._keys.has_keyless(bpm_names)
         return "the lists show no business keys here" if is_keyless else None
 

@@ -149,9 +149,10 @@ def sort_instances(
     values = [getattr(row, field) for row in rows]
     if field in ("start_time", "end_time"):
         values = [timestamps.parse(value) for value in values]
-    known = [(value, row) for value, row in zip(values, rows, strict=True) if value is not None]
+    pairs = list(zip(values, rows, strict=True))
+    known = [pair for pair in pairs if pair[0] is not None]
     known.sort(key=lambda pair: pair[0], reverse=order_type == "desc")
-    return [row for _, row in known] + [row for value, row in zip(values, rows, strict=True) if value is None]
+    return [row for _, row in known] + [row for value, row in pairs if value is None]
 
 
 def checked(bpm_name: str | None, business_key: str | None) -> dict[str, Any]:

@@ -39,10 +39,7 @@ class KnownIdentity(NamedTuple):
 
     @classmethod
     def of(cls, instance: BpmInstance, *also_called: str) -> KnownIdentity:
-        """Return what a row of an instance shows.
-
-        :param also_called: other names that its BPM may show.
-        """
+        """Return what a row of an instance shows, with other names that its BPM may show."""
         return cls(tuple(dict.fromkeys((instance.name, *also_called))), own_business_key(instance))
 
     def matches(self, instance: BpmInstance) -> bool:

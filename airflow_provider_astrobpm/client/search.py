@@ -56,10 +56,7 @@ class EndpointTraits:
         return KeyForm.of(*self.key_example) if self.key_example else None
 
     def learn_key(self, sent: str, started: BpmInstance) -> str | None:
-        """Compare the business key that a start sent with the one in its answer.
-
-        :returns: a warning, the first time they differ.
-        """
+        """Compare the business key that a start sent with the one in its answer. Return a warning the first time they differ."""
         shown = started.business_key
         # An answer without a key, or with the id in its place, proves nothing.
         if shown in (None, sent, started.id) or self.key_example is not None:

@@ -288,12 +288,10 @@ class SearchResult:
         return self.failure_of(hint or "") or next(iter([*self.failed_lists.values(), *nameless]), None)
 
     def _not_found(self, instance_id: str) -> InstanceNotFoundError:
-        refusal = self._read.get(instance_id)
-        missing = InstanceNotFoundError(
-            f"instance {instance_id!r}", most_rows=self._most_rows or 0, refusal=refusal
-        )
+        what, refusal = f"instance {instance_id!r}", self._read.get(instance_id)
+        missing = InstanceNotFoundError(what, most_rows=self._most_rows or 0, refusal=refusal)
         if self._most_rows is None:
-            missing.problem = f"instance {instance_id!r} could not be read by its id"
+            missing.problem = f"{what} could not be read by its id"
             missing.advice = (
                 "Either it does not exist, or this endpoint cannot read instances by id (undocumented). In that case set the "
                 "extra 'instance_lookup' to \"list\"."

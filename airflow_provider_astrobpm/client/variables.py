@@ -37,9 +37,7 @@ PATHS = frozenset({"upath.UPath", "upath.ProxyUPath"})
 """Path classes outside ``pathlib``: those of Airflow's object storage."""
 REMEDIES = {
     "pandas.DataFrame": "value.to_dict('records')",
-    "pandas.NDFrame": "value.tolist()",
-    "pandas.Index": "value.tolist()",
-    "pandas.ExtensionArray": "value.tolist()",
+    **dict.fromkeys(("pandas.NDFrame", "pandas.Index", "pandas.ExtensionArray"), "value.tolist()"),
     "pydantic.BaseModel": "value.model_dump()",
     "msgspec.Struct": "msgspec.to_builtins(value)",
     "polars.DataFrame": "value.to_dicts()",
@@ -55,7 +53,6 @@ def unknown_zone() -> None:
 def json_ready(variables: object, zone: Zone = unknown_zone) -> dict[str, Any]:
     """Return variables as they are sent: a dict of names to plain JSON values.
 
-    :param variables: a mapping of names to values.
     :param zone: returns the time zone of the API's timestamps; called only for datetimes with a time zone.
     :raises ValueError: for a value without an exact form in JSON; it names the place, the value, and what to write instead.
     """

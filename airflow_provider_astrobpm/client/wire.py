@@ -120,9 +120,7 @@ class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
 class Rows(list[BpmInstance]):
     """The instances of one list, in the order of the server, and the rows that could not be read."""
 
-    def __init__(
-        self, instances: Iterable[BpmInstance] = (), unreadable: Iterable[UnreadableRow] = ()
-    ) -> None:
+    def __init__(self, instances: Iterable[BpmInstance], unreadable: Iterable[UnreadableRow]) -> None:
         super().__init__(instances)
         self.unreadable = tuple(unreadable)
 
@@ -151,10 +149,9 @@ def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
     try:
         return _INSTANCE.decode(raw).to_instance()
     except msgspec.ValidationError:
-        values, odd = _read_fields(msgspec.json.decode(raw))
-        if odd:
+        if isinstance(row := _read_row(raw), UnreadableRow):
             raise
-        return WireInstance(**values).to_instance()
+        return row
 
 
 def decode_optional_instance(raw: bytes | msgspec.Raw) -> BpmInstance | None:
@@ -239,16 +236,15 @@ def _parts_of(raw: bytes | msgspec.Raw) -> list[msgspec.Raw]:
         return [msgspec.Raw(raw)]
 
 
-def _read_row(raw: msgspec.Raw) -> BpmInstance | UnreadableRow:
+def _read_row(raw: bytes | msgspec.Raw) -> BpmInstance | UnreadableRow:
     try:
         values, odd = _read_fields(msgspec.json.decode(raw))
     except msgspec.MsgspecError as error:
         return UnreadableRow(reason=str(error), unread=frozenset(_KINDS))
     if not odd:
         return WireInstance(**values).to_instance()
-    reasons = [f"its {field} {reason}" for field, reason in odd.items()]
     return UnreadableRow(
-        reason=" and ".join(reasons),
+        reason=" and ".join(f"its {field} {reason}" for field, reason in odd.items()),
         unread=frozenset(odd),
         id=values.get("id"),
         name=values.get("name"),

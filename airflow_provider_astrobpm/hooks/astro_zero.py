@@ -195,9 +195,7 @@ class AstroZeroHook(BaseHook):
                 seconds.get("younger_than"),
                 timezone=self.settings.timezone,
                 connection=self.astro_zero_conn_id,
-            )
-            if seconds
-            else None,
+            ),
             now=self.client.clock(),
         )
         listed = self.client.run(

@@ -54,12 +54,9 @@ def decode_shards(shards: Iterable[object]) -> set[str]:
 def state_changes(
     name: str, entry_keys: AbstractSet[str], stored: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the changes, in the order to write them, that make a store hold these entry keys.
+    """Yield the changes, in the order to write them, that make a store hold these entry keys instead of ``stored``.
 
     Each is a key and its value; ``None`` deletes the key.
-
-    :param name: the name of the watch.
-    :param stored: what the store holds.
     """
     count = len(shard_keys(name, stored.get(name)) or [name])
     while len(entry_keys) > count * MAX_MEAN_SHARD_SIZE:

@@ -66,10 +66,7 @@ class WatchTargets:
         return states.states_to_list(self._counting)
 
     def entry_keys_of(self, instance: BpmInstance, digest: str) -> list[str]:
-        """Return the entry keys of an instance of this process, one for each target that it is on.
-
-        :param digest: the instance's ``instance_digest``.
-        """
+        """Return the entry keys of an instance of this process with an ``instance_digest``: one for each target that it is on."""
         shown = instance.shown_states()
         if not shown & self._counting:
             return []
@@ -77,10 +74,7 @@ class WatchTargets:
         return [f"{self._numbers[name]}{digest}" for name in names if name in self._numbers]
 
     def has_left(self, entry_key: str, seen: Collection[str]) -> bool:
-        """Return whether an instance has left a target as soon as it is no longer seen on it.
-
-        :param seen: the digests of all instances that are seen in any list.
-        """
+        """Return whether an instance that is no longer seen on a target has left it; ``seen`` has all digests in any list."""
         return entry_key[2:] in seen or entry_key[:2] not in self._may_be_ends
 
     def may_be_hidden(self, entry_key: str, failed: Collection[str]) -> bool:
