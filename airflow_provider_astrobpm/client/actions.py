@@ -136,7 +136,6 @@ def set_variables(
 ) -> Flow[None]:
     """Set variables of an instance.
 
-    :param variables: names and values; see ``docs/variables.md`` for the types that can be sent.
     :param zone: returns the time zone of the API's timestamps, for datetimes among the variables.
     :raises CallError: if the call failed; it says so if the variables may have been set anyway.
     """
@@ -157,7 +156,6 @@ def check_effects(
 
     :param attempts: the changes to check, by the ids of their instances.
     :param grace: the seconds for which to check.
-    :param record: receives each result.
     :param is_over: returns whether to stop checking.
     """
     pending, failed, searched = dict(attempts), 0, 0.0

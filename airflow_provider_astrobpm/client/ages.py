@@ -76,7 +76,6 @@ class AgeLimits:
     def includes(self, start_time: str | None, now: float) -> bool | None:
         """Return whether an instance is within the limits, or ``None`` if its age is unknown.
 
-        :param start_time: its start time, as the API sends it.
         :param now: the time, in seconds since the epoch.
         """
         if (read := timestamps.parse(start_time)) is None:

@@ -148,7 +148,6 @@ def find_matches(
 ) -> Flow[KeyMatches]:
     """Find all instances with the requested business keys, as thoroughly as the documented query allows.
 
-    :param matches: collects the result.
     :param is_enough: returns whether the search can stop, because anything it may have missed no longer matters.
     :raises CallError: if a call fails.
     """

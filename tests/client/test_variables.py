@@ -156,7 +156,10 @@ def test_time_zone_is_requested_only_if_needed() -> None:
             "variables['a'][1] cannot be sent: it is a missing value",
         ),
         ({"a": np.complex64(1)}, "it is a numpy.complex64"),
-        ({"a": np.datetime64("2018-12")}, "it is a datetime64 without a day, 2018-12. Write a date, or a text"),
+        (
+            {"a": np.datetime64("2018-12")},
+            "it is a datetime64 without a day, 2018-12. Write a date, or a text",
+        ),
         ({"a": np.datetime64("10000-01-01")}, "a datetime64 out of range, 10000-01-01. Write a text"),
         ({"a": np.datetime64("-0001-01-01T09")}, "a datetime64 out of range, -001-01-01T09. Write a text"),
         ({"a": int}, "it is of type type"),
