@@ -215,7 +215,6 @@ def query(
     :param fields: the columns to request; ``None`` for the server's default.
     :param order_field: the column to order by; ``None`` for the server's default. The default here is newest first, because
         the maximum number of rows in an answer is undocumented.
-    :param order_type: the direction.
     :raises ValueError: for an unknown state or direction, or for columns without ``id``, ``name`` and ``state``.
     """
     (checked,) = states.require_known([state], "state")

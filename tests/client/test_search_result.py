@@ -195,7 +195,7 @@ class TestSearchByKey:
         search_result = stage(server(ended, still_open, failing={RUNS: ServerError("x")}, times=1)).run(
             search.find({}, [KEY])
         )
-        assert search_result.match(KEY) is still_open
+        assert search_result.match_or_error(KEY) is still_open
         search_result = stage(server(ended, failing={"Terminated": ServerError("x")}, times=1)).run(
             search.find({}, [KEY])
         )
