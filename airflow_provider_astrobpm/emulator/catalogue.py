@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
+import string
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.emulator.ids import new_definition_id
 from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from airflow_provider_astrobpm.emulator.process_scripts import Process
+
+_ALPHABET = string.ascii_letters + string.digits
+
+
+def new_id(prefix: str) -> str:
+    """Return a new id as Astro Zero has them: 20 characters, of which the first four name the kind of object."""
+    return f"{prefix}000000" + "".join(secrets.choice(_ALPHABET) for _ in range(10))
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Catalogue:
             if process.active:
                 self._deactivate(process.name)
             known = self._definitions.get((process.name, process.version))
-            definition = Definition(known.id if known else new_definition_id(), process)
+            definition = Definition(known.id if known else new_id("001L"), process)
             self._definitions[process.name, process.version] = definition
 
     def find(self, definition_id: str) -> Definition:

@@ -84,11 +84,6 @@ class _MoveBody(_Body, frozen=True):
     closed: bool | None = None
 
 
-class _DistortionBody(_Body, frozen=True):
-    fields: dict[str, Any] = {}
-    without: tuple[str, ...] = ()
-
-
 class _ChangeBody(_Body, frozen=True):
     action: str
 
@@ -178,18 +173,16 @@ def _change(emulator: Emulator, request: ControlRequest) -> Any:
 
 
 def _move(emulator: Emulator, request: ControlRequest) -> Any:
-    wanted = request.read(_MoveBody)
-    instance = emulator.engine.move(
-        request.parts["id"], state=wanted.state, bp_status=wanted.bp_status, closed=wanted.closed
-    )
-    return describe(instance, emulator)
+    wanted = msgspec.structs.asdict(request.read(_MoveBody))
+    return describe(emulator.engine.move(request.parts["id"], **wanted), emulator)
 
 
 def _distort(emulator: Emulator, request: ControlRequest) -> Any:
     # Not decoded by msgspec: it rejects an unpaired surrogate, which a distortion may contain.
-    wanted = msgspec.convert(json.loads(request.body or b"{}"), _DistortionBody)
-    distortion = Distortion(wanted.fields, wanted.without)
-    return describe(emulator.engine.distort(request.parts["id"], distortion), emulator)
+    distortion = msgspec.convert(json.loads(request.body or b"{}"), Distortion)
+    instance = emulator.engine.instance(request.parts["id"])
+    instance.distortion = distortion
+    return describe(instance, emulator)
 
 
 def _reactions(emulator: Emulator, _: ControlRequest) -> Any:
@@ -207,8 +200,8 @@ def _set_switches(emulator: Emulator, request: ControlRequest) -> Any:
 
 
 def _add_fault(emulator: Emulator, request: ControlRequest) -> Any:
-    emulator.faults.add(request.read(Fault))
-    return emulator.faults.in_force()
+    emulator.faults.active.append(request.read(Fault))
+    return emulator.faults.active
 
 
 def _set_outage(emulator: Emulator, request: ControlRequest) -> Any:
@@ -265,9 +258,9 @@ COMMANDS = (
     ),
     ControlCommand("GET", "/switches", lambda emulator, _: emulator.switches.positions()),
     ControlCommand("PUT", "/switches", _set_switches),
-    ControlCommand("GET", "/faults", lambda emulator, _: emulator.faults.in_force()),
+    ControlCommand("GET", "/faults", lambda emulator, _: emulator.faults.active),
     ControlCommand("POST", "/faults", _add_fault),
-    ControlCommand("DELETE", "/faults", lambda emulator, _: emulator.faults.clear()),
+    ControlCommand("DELETE", "/faults", lambda emulator, _: emulator.faults.active.clear()),
     ControlCommand("GET", "/outage", lambda emulator, _: {"mode": emulator.outage}),
     ControlCommand("PUT", "/outage", _set_outage),
     ControlCommand("POST", "/tokens/revoke", lambda emulator, _: {"revoked": emulator.tokens.revoke_all()}),

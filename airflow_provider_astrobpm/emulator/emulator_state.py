@@ -87,8 +87,8 @@ class Emulator:
 
     def reset(self) -> None:
         """Remove instances, tokens, faults and outages, and restore the switches and processes of the settings."""
-        self.clock.reset()
-        self.faults.clear()
+        self.clock.ahead = 0.0
+        self.faults.active.clear()
         self.request_log.reset()
         self.outage = "off"
         self.engine = Engine(self.clock, self.settings.processes, self.settings.switches)

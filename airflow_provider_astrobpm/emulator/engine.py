@@ -12,17 +12,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client.states import STATES, SUSPENDED, is_terminal
-from airflow_provider_astrobpm.emulator.catalogue import Catalogue
-from airflow_provider_astrobpm.emulator.ids import new_instance_id
+from airflow_provider_astrobpm.emulator.catalogue import Catalogue, new_id
 from airflow_provider_astrobpm.emulator.instances import Instance, settable
-from airflow_provider_astrobpm.emulator.reactions import Reactions, outcomes_of
+from airflow_provider_astrobpm.emulator.reactions import Reactions
 from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_provider_astrobpm.emulator.instances import Distortion
     from airflow_provider_astrobpm.emulator.process_scripts import Process
     from airflow_provider_astrobpm.emulator.reactions import Reaction
 
@@ -82,7 +80,7 @@ class Engine:
                 ResultCode.DUPLICATE_BUSINESS_KEY,
                 f"An instance of BPM {name} already has the business key {key}",
             )
-        instance_id = new_instance_id()
+        instance_id = new_id("002N")
         instance = Instance(
             number=next(self._numbers),
             id=instance_id,
@@ -94,7 +92,6 @@ class Engine:
             started=now - age,
             variables={**copy.deepcopy(process.variables), **settable(process, given)},
         )
-        instance.begin()
         self._instances[instance_id] = instance
         if not process.steps:
             self._settle(instance, now)
@@ -130,7 +127,7 @@ class Engine:
             )
         self._check_action(instance, action)
         now = self._clock()
-        instance.accept(action, self.switches.terminate_state, now + self.switches.action_lag)
+        instance.accept(now + self.switches.action_lag, action, self.switches.terminate_state)
         self._settle(instance, now)
         return instance
 
@@ -191,7 +188,8 @@ class Engine:
 
     def next_due(self) -> float:
         """Return when an instance next advances on its own, in seconds since the epoch; infinity if none does."""
-        return min(map(self._next_due, self._instances.values()), default=math.inf)
+        each_due = (min(each.due, self.reactions.next_for(each)[0]) for each in self._instances.values())
+        return min(each_due, default=math.inf)
 
     def decide(
         self,
@@ -225,7 +223,9 @@ class Engine:
         processes = [each.process for each in self.catalogue if each.process.name == reaction.name]
         if not processes:
             raise Refusal(ResultCode.UNKNOWN_PROCESS, f"BPM {reaction.name} does not exist")
-        offered = outcomes_of(processes)
+        offered = dict.fromkeys(
+            outcome for process in processes for step in process.steps for outcome in step.outcomes
+        )
         for outcome in reaction.outcomes:
             if outcome not in offered:
                 on_offer = ", ".join(offered) or "none, because it never waits for a person"
@@ -268,12 +268,6 @@ class Engine:
         instance.move("moved by hand", self._clock(), state=state, bp_status=bp_status, closed=closed)
         return instance
 
-    def distort(self, instance_id: str, distortion: Distortion) -> Instance:
-        """Make the API show an instance with distorted fields. An empty distortion ends that."""
-        instance = self.instance(instance_id)
-        instance.distortion = distortion
-        return instance
-
     def vanish(self, instance_id: str) -> None:
         """Remove an instance and leave no trace of it, as an archiving job does."""
         self._remove(self.instance(instance_id))
@@ -283,17 +277,13 @@ class Engine:
     def _settle(self, instance: Instance, now: float) -> None:
         """Apply to an instance every step and reaction that is due by now, each at its own due time."""
         while True:
-            due = self.reactions.next_for(instance)
-            if due and due.at <= now and (due.at, not instance.ends_next) < (instance.due, True):
-                self.reactions.carry_out(due, instance, self.switches.terminate_state)
+            at, reaction = self.reactions.next_for(instance)
+            if reaction and at <= now and (at, not instance.ends_next) < (instance.due, True):
+                reaction.apply(instance, at, self.switches.terminate_state)
             elif instance.due <= now:
                 instance.advance()
             else:
                 return
-
-    def _next_due(self, instance: Instance) -> float:
-        due = self.reactions.next_for(instance)
-        return min(instance.due, due.at if due else math.inf)
 
     def _remove(self, instance: Instance) -> None:
         self.reactions.forget(instance)
