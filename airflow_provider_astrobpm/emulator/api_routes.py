@@ -30,18 +30,18 @@ _CSRF = "/u-route/baas/sys/v1.0/csrf/get"
 
 @dataclass(frozen=True)
 class ApiCall:
-    """A request to the API.
+    """A request to the API or the control API.
 
     :param query: the raw query string.
     :param headers: the headers; names are case-insensitive.
-    :param parts: the values of the placeholders in the route's path.
+    :param id: the id in the path; empty if there is none.
     """
 
     method: str
     query: str
     headers: Mapping[str, str]
     body: bytes
-    parts: Mapping[str, str]
+    id: str
 
     def json_object(self) -> dict[str, Any]:
         """Return the body.
@@ -176,7 +176,7 @@ def _get(emulator: Emulator, call: ApiCall) -> ApiResponse:
         raise Refusal(ResultCode.METHOD_NOT_ALLOWED, "The method GET is not allowed here", status=405)
     shape = wire_format.action_object if position == "action" else wire_format.row
     try:
-        instance = emulator.engine.read(call.parts["id"])
+        instance = emulator.engine.read(call.id)
     except Refusal:
         if emulator.switches.missing_by_id == "refused":
             raise
@@ -189,19 +189,19 @@ def _act(emulator: Emulator, call: ApiCall) -> ApiResponse:
     action = call.json_object().get("action")
     if not isinstance(action, str):
         raise Refusal(ResultCode.UNKNOWN_ACTION, "The parameter action is missing")
-    instance = emulator.engine.act(call.parts["id"], action)
+    instance = emulator.engine.act(call.id, action)
     return _success(emulator, wire_format.action_object(instance, emulator.engine), detail=action)
 
 
 def _delete(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Delete an instance (page 0072)."""
-    emulator.engine.delete(call.parts["id"])
+    emulator.engine.delete(call.id)
     return _success(emulator)
 
 
 def _set_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Set variables of an instance (page 0073)."""
-    emulator.engine.set_variables(call.parts["id"], call.json_object())
+    emulator.engine.set_variables(call.id, call.json_object())
     return _success(emulator)
 
 
@@ -209,7 +209,7 @@ def _get_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Read the variables of an instance. Undocumented, so a switch decides."""
     if emulator.switches.get_variables == "absent":
         raise Refusal(ResultCode.NO_SUCH_API, "There is no such API", status=404)
-    return _success(emulator, emulator.engine.read(call.parts["id"]).variables)
+    return _success(emulator, emulator.engine.read(call.id).variables)
 
 
 def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -230,7 +230,7 @@ def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
 
 def _get_definition(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Read one definition (page 0048)."""
-    definition = emulator.engine.catalogue.find(call.parts["id"])
+    definition = emulator.engine.catalogue.find(call.id)
     return _success(emulator, wire_format.definition_graph(definition, emulator.switches))
 
 
