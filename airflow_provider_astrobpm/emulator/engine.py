@@ -75,7 +75,9 @@ class Engine:
         unknown = [variable for variable in given if variable not in process.variables]
         if unknown and self.switches.unknown_variables_at_start == "refuse":
             raise Refusal(ResultCode.UNKNOWN_VARIABLE, f"BPM {name} has no variable {', '.join(unknown)}")
-        if key and self.switches.duplicate_business_key == "refuse" and self._has_business_key(name, key):
+        if self.switches.duplicate_business_key == "refuse" and any(
+            each.process.name == name and each.business_key == key for each in self._instances.values()
+        ):
             raise Refusal(
                 ResultCode.DUPLICATE_BUSINESS_KEY,
                 f"An instance of BPM {name} already has the business key {key}",
@@ -288,11 +290,6 @@ class Engine:
     def _remove(self, instance: Instance) -> None:
         self.reactions.forget(instance)
         del self._instances[instance.id]
-
-    def _has_business_key(self, name: str, key: str) -> bool:
-        return any(
-            each.process.name == name and each.business_key == key for each in self._instances.values()
-        )
 
     def _addressed(self, instance_id: str) -> Instance:
         instance = self.instance(instance_id)

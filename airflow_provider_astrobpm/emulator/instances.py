@@ -7,6 +7,7 @@ until nothing is due. Other modules decide which actions a caller may take and h
 from __future__ import annotations
 
 import math
+from bisect import insort
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -119,8 +120,7 @@ class Instance:
 
     def accept(self, at: float, action: str, terminate_state: str) -> None:
         """Accept an action. It takes effect when the instance is settled to ``at`` or later."""
-        self._accepted.append((at, action, terminate_state))
-        self._accepted.sort(key=itemgetter(0))
+        insort(self._accepted, (at, action, terminate_state), key=itemgetter(0))
 
     def act(self, at: float, action: str, terminate_state: str) -> None:
         """Apply an action now. It changes nothing if the instance is in that state already."""
