@@ -44,10 +44,7 @@ class ApiCall:
     id: str
 
     def json_object(self) -> dict[str, Any]:
-        """Return the body.
-
-        :raises Refusal: if it is not a JSON object.
-        """
+        """Return the body; refuse one that is not a JSON object."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
         except (msgspec.MsgspecError, RecursionError) as error:

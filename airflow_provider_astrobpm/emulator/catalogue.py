@@ -54,20 +54,16 @@ class Catalogue:
             self._definitions[process.name, process.version] = definition
 
     def find(self, definition_id: str) -> Definition:
-        """Return one definition.
-
-        :raises Refusal: if no definition has that id.
-        """
+        """Return one definition; refuse an unknown id."""
         for definition in self:
             if definition.id == definition_id:
                 return definition
         raise Refusal(ResultCode.UNKNOWN_DEFINITION, f"BPM definition {definition_id} does not exist")
 
     def to_start(self, name: str, version: str | None) -> Definition:
-        """Return the definition that a start runs.
+        """Return the definition that a start runs; refuse the start if there is none.
 
         :param version: the version, which may be inactive; by default the active version.
-        :raises Refusal: if there is no such definition.
         """
         versions = {each.process.version: each for each in self if each.process.name == name}
         if not versions:

@@ -32,6 +32,8 @@ MACHINE_USER = "machine"
 class Engine:
     """All instances, and the catalogue of processes to start.
 
+    Its operations raise ``Refusal`` for an unknown id, and where a switch refuses them.
+
     :param clock: returns seconds since the epoch.
     :param processes: the processes to offer.
     """
@@ -62,7 +64,7 @@ class Engine:
         :param version: the version, which may be inactive; by default the active version.
         :param variables: values, and the system variables ``$Flow.BusinessKey`` and ``$Flow.Title``.
         :param age: how many seconds ago the instance was started. Its script has run since then.
-        :raises Refusal: for an unknown process or version, or if a switch refuses the start.
+        :raises Refusal: also for an unknown process or version.
         :raises ValueError: for an invalid age.
         """
         now = self._clock()
@@ -108,20 +110,14 @@ class Engine:
         ]
 
     def read(self, instance_id: str) -> Instance:
-        """Return one instance as a read finds it.
-
-        :raises Refusal: if it does not exist or is not visible yet.
-        """
+        """Return one instance as a read finds it; refuse one that is not visible yet."""
         instance = self._addressed(instance_id)
         if instance.started > self._clock() - self.switches.start_lag:
             raise _unknown(instance_id)
         return instance
 
     def act(self, instance_id: str, action: str) -> Instance:
-        """Suspend, resume or terminate an instance.
-
-        :raises Refusal: for an unknown id or action, or if a switch refuses the action.
-        """
+        """Suspend, resume or terminate an instance; refuse any other action."""
         instance = self._addressed(instance_id)
         if action not in ACTIONS:
             raise Refusal(
@@ -134,10 +130,7 @@ class Engine:
         return instance
 
     def set_variables(self, instance_id: str, variables: dict[str, Any]) -> None:
-        """Set variables. Unknown and read-only names are ignored.
-
-        :raises Refusal: for an unknown id, or if the switch ``acting_on_closed`` refuses it.
-        """
+        """Set variables. Unknown and read-only names are ignored."""
         instance = self._addressed(instance_id)
         if not instance.closed:
             instance.store(variables, self._clock())
@@ -145,10 +138,7 @@ class Engine:
             raise Refusal(ResultCode.INSTANCE_CLOSED, f"Instance {instance_id} has ended as {instance.state}")
 
     def delete(self, instance_id: str) -> None:
-        """Delete an instance permanently.
-
-        :raises Refusal: for an unknown id, or if the switch ``deleting_open`` refuses it.
-        """
+        """Delete an instance permanently."""
         instance = self._addressed(instance_id)
         if not instance.closed and self.switches.deleting_open == "refuse":
             raise Refusal(ResultCode.STILL_OPEN, f"Instance {instance_id} is still open")
@@ -178,10 +168,7 @@ class Engine:
         return list(self._instances.values())
 
     def instance(self, instance_id: str) -> Instance:
-        """Return any instance, settled.
-
-        :raises Refusal: if it does not exist.
-        """
+        """Return any instance, settled."""
         if instance_id not in self._instances:
             raise _unknown(instance_id)
         instance = self._instances[instance_id]
@@ -194,16 +181,9 @@ class Engine:
         return min(each_due, default=math.inf)
 
     def decide(
-        self,
-        instance_id: str,
-        outcome: str,
-        person: str = "someone",
-        variables: dict[str, Any] | None = None,
+        self, instance_id: str, outcome: str, person: str = "someone", variables: dict[str, Any] | None = None
     ) -> Instance:
-        """Complete the task at which an instance waits, as a person does.
-
-        :raises Refusal: if the instance waits for no person, or does not offer the outcome.
-        """
+        """Complete the task at which an instance waits, as a person does; refuse an outcome that it does not offer."""
         instance = self.instance(instance_id)
         if outcome not in instance.outcomes:
             on_offer = ", ".join(instance.outcomes) or "it waits for no person"
@@ -273,8 +253,6 @@ class Engine:
     def vanish(self, instance_id: str) -> None:
         """Remove an instance and leave no trace of it, as an archiving job does."""
         self._remove(self.instance(instance_id))
-
-    # Helpers.
 
     def _settle(self, instance: Instance, now: float) -> None:
         """Apply to an instance every step and reaction that is due by now, each at its own due time."""

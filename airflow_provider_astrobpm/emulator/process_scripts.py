@@ -100,11 +100,7 @@ class Process:
 
 
 def load_script(path: Path) -> list[Process]:
-    """Read the processes of a script file.
-
-    :raises ScriptError: if it is not a valid script.
-    :raises OSError: if it cannot be read.
-    """
+    """Read the processes of a script file, as ``parse_script`` does, or raise ``OSError``."""
     return parse_script(path.read_text(encoding="utf-8"), str(path))
 
 

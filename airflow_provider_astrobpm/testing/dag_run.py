@@ -43,7 +43,9 @@ def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[s
     """
     open_lines: list[str] = []
     over = threading.Event()
-    before = _counts(control)
+    before: dict[str, int] | None = None
+    with suppress(EmulatorError):  # the test may make the emulator unreachable
+        before = control.counts()
 
     def give_up() -> None:
         still_open = [each for each in control.instances() if not each["closed"]]
@@ -58,9 +60,9 @@ def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[s
     def watch() -> None:
         began: float | None = None  # Airflow may need some time before the first request
         while not over.wait(_CHECK_INTERVAL_SECONDS):
-            with suppress(EmulatorError):  # it is unreachable
+            with suppress(EmulatorError):
                 if began is None:
-                    began = time.monotonic() if _counts(control) not in (before, None) else None
+                    began = None if control.counts() == before else time.monotonic()
                 elif time.monotonic() - began >= after:
                     give_up()
                     return
@@ -77,31 +79,6 @@ def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[s
                 control.clear_faults()
 
 
-def _counts(control: EmulatorControl) -> dict[str, int] | None:
-    """Return the number of requests by kind; ``None`` while the test makes the emulator unreachable."""
-    try:
-        return control.counts()
-    except EmulatorError:
-        return None
-
-
 def missed_message(missed: list[str]) -> str:
     """Return the error message for planned actions that did not happen."""
     return "\n".join(["These planned actions did not happen:", *(f"  {each}" for each in missed)])
-
-
-def still_waited_message(open_then: list[str], after: float, missed: list[str]) -> str:
-    """Return the error message for a run whose waits were ended.
-
-    :param open_then: the lines about the instances that were open then.
-    :param after: the seconds after which that happened.
-    :param missed: the planned actions that did not happen.
-    """
-    also = [missed_message(missed)] if missed else []
-    advice = (
-        "Plan before the run what a person does, such as"
-        " astro_zero_emulator.decides('PublishApproval', 'approve')."
-    )
-    return "\n".join(
-        [f"The run did not finish within {after:g} s, so its waits were ended.", *open_then, advice, *also]
-    )

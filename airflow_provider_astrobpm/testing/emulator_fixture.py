@@ -11,12 +11,7 @@ from airflow_provider_astrobpm.client.validation import seconds
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl, EmulatorError
 from airflow_provider_astrobpm.emulator.engine import MACHINE_USER
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
-from airflow_provider_astrobpm.testing.dag_run import (
-    DagResult,
-    missed_message,
-    still_waited_message,
-    waits_ended_after,
-)
+from airflow_provider_astrobpm.testing.dag_run import DagResult, missed_message, waits_ended_after
 from airflow_provider_astrobpm.testing.fast_polling import fast_polling
 from airflow_provider_astrobpm.testing.start_assertions import (
     ExpectedInstance,
@@ -72,8 +67,6 @@ class AstroZeroEmulator(EmulatorControl):
         """Refuse connections while a ``with`` block runs, as a server that is down does."""
         return self._server.unreachable()
 
-    # Processes.
-
     def process(
         self,
         name: str,
@@ -85,13 +78,12 @@ class AstroZeroEmulator(EmulatorControl):
     ) -> None:
         """Add a process, or replace the process of the same name.
 
-        :param name: its name.
         :param steps: its steps, as in a script: ``{"state": "Running", "for": 2}``, ``{"state": "Waiting for user
             interaction", "wait": "person", "outcomes": {"approve": {"bp_status": "Approved"}}}``, and optionally at the end
             ``{"end": {"state": "Broken"}}``.
         :param variables: the declared variables with their initial values. A start silently ignores others.
         :param read_only: the declared variables that callers cannot set.
-        :param version: its version, which becomes the active one.
+        :param version: becomes the active one.
         :raises EmulatorError: for invalid steps.
         """
         process = {
@@ -148,14 +140,11 @@ class AstroZeroEmulator(EmulatorControl):
         after: float | timedelta = 0,
         optional: bool = False,
     ) -> None:
-        """Plan that each instance of a process breaks after its start.
+        """Plan that each instance of a process breaks after its start. ``decides`` describes how instances are matched.
 
         The instance breaks at that moment even if nothing reads it, and before the end of the process if both are due at the
         same moment. If that cannot happen, because the instance ended first or none was started, the test fails.
 
-        :param name: the process.
-        :param where: match only instances whose variables have these values.
-        :param business_key: match only instances with this business key.
         :param after: how long after the start, in seconds or as a ``timedelta``, by the emulator's clock.
         :param optional: whether it is fine that no such instance is started.
         :raises EmulatorError: for an unknown process.
@@ -197,10 +186,8 @@ class AstroZeroEmulator(EmulatorControl):
     ) -> dict[str, Any]:
         """Complete, now, the task at which the only open instance of a process waits, and return the instance.
 
-        :param name: the process.
-        :param outcome: the outcome that the person chooses.
+        :param outcome: the outcome that the person ``by`` chooses.
         :param business_key: the business key of the instance, if several of the process are open.
-        :param by: the name of the person.
         :param variables: the values that the person enters.
         :raises AssertionError: if not exactly one open instance matches.
         :raises EmulatorError: if the instance does not offer the outcome.
@@ -216,8 +203,6 @@ class AstroZeroEmulator(EmulatorControl):
                 "\n".join([f"Expected one open instance of {asked}, found {len(open_ones)}", *shown])
             )
         return self.act(open_ones[0]["id"], outcome, by=by, variables=variables)
-
-    # DAG runs.
 
     def run(
         self,
@@ -257,9 +242,14 @@ class AstroZeroEmulator(EmulatorControl):
             dag_run = dag.test(**options)
         state = str(dag_run.state)
         if open_then and state != "success":
-            raise AssertionError(
-                still_waited_message(open_then, give_up_after, self._missed_so_far(final=True))
+            message = f"The run did not finish within {give_up_after:g} s, so its waits were ended."
+            advice = (
+                "Plan before the run what a person does, such as"
+                " astro_zero_emulator.decides('PublishApproval', 'approve')."
             )
+            missed = self._missed_so_far(final=True)
+            also = [missed_message(missed)] if missed else []
+            raise AssertionError("\n".join([message, *open_then, advice, *also]))
         if missed := self._missed_so_far(final=False):
             raise AssertionError(missed_message(missed))
         tasks = {
@@ -285,8 +275,6 @@ class AstroZeroEmulator(EmulatorControl):
         if missed := self.missed():
             raise AssertionError(missed_message(missed))
 
-    # Started instances.
-
     def started(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the instances that were started through the API, oldest first, except deleted ones.
 
@@ -308,14 +296,11 @@ class AstroZeroEmulator(EmulatorControl):
     ) -> list[dict[str, Any]]:
         """Check how many instances of a process were started through the API, and return them.
 
+        The other arguments are fields that the instances have now.
+
         :param name: the process.
         :param times: the expected number of matching instances.
         :param variables: variables that they have; they may have others.
-        :param business_key: their business key.
-        :param title: their title.
-        :param version: the version of the process.
-        :param state: their current state.
-        :param bp_status: their current business status.
         :raises AssertionError: if the number differs; the message lists the started instances.
         """
         __tracebackhide__ = True
