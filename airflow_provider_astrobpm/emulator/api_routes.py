@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -99,10 +98,9 @@ def _bad_token(position: str) -> ApiResponse:
 def _check_headers(emulator: Emulator, route: ApiRoute, call: ApiCall, token: str) -> None:
     if emulator.switches.content_type_required and call.media_type() != "application/json":
         raise Refusal(ResultCode.BAD_REQUEST, "The header Content-Type: application/json is missing")
-    if emulator.switches.csrf_required and call.method != "GET" and route.kind != "csrf":
-        given = call.headers.get("csrf-token", "")
-        if not hmac.compare_digest(given.encode(), emulator.tokens.csrf_of(token).encode()):
-            raise Refusal(ResultCode.CSRF, "The header csrf-token is missing or wrong", status=403)
+    needs_csrf = emulator.switches.csrf_required and call.method != "GET" and route.kind != "csrf"
+    if needs_csrf and call.headers.get("csrf-token") != emulator.tokens.csrf_of(token):
+        raise Refusal(ResultCode.CSRF, "The header csrf-token is missing or wrong", status=403)
 
 
 def _get_token(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -119,12 +117,8 @@ def _get_token(emulator: Emulator, call: ApiCall) -> ApiResponse:
         return _token_refused("invalid_request", "The body cannot be read")
     if given.get("grant_type") != "client_credentials":
         return _token_refused("unsupported_grant_type", "grant_type must be client_credentials")
-    settings = emulator.settings
-    right = (
-        hmac.compare_digest(str(given.get("client_id", "")).encode(), settings.client_id.encode()),
-        hmac.compare_digest(str(given.get("client_secret", "")).encode(), settings.client_secret.encode()),
-    )
-    if not all(right):
+    right = {"client_id": emulator.settings.client_id, "client_secret": emulator.settings.client_secret}
+    if not right.items() <= given.items():
         return _token_refused("unauthorized_client", "client_id or client_secret is wrong")
     token = emulator.tokens.issue(concurrent=emulator.switches.concurrent_tokens)
     seconds = emulator.tokens.lifetime

@@ -5,25 +5,16 @@ from __future__ import annotations
 import math
 import time
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class VirtualClock:
-    """The real time plus an offset, ``ahead``, in seconds.
+    """The real time plus an offset, ``ahead``, in seconds."""
 
-    :param source: returns the real time, in seconds since the epoch.
-    """
-
-    def __init__(self, source: Callable[[], float] = time.time) -> None:
-        self._source = source
-        self.ahead = 0.0
+    ahead = 0.0
 
     def __call__(self) -> float:
         """Return the time in seconds since the epoch."""
-        return self._source() + self.ahead
+        return time.time() + self.ahead
 
     def advance(self, seconds: float) -> None:
         """Advance the clock.

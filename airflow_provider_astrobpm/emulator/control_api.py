@@ -132,7 +132,7 @@ def _instances(emulator: Emulator, call: ApiCall) -> Any:
             f"unknown parameter {', '.join(sorted(unknown))}; known are name, state, business_key"
         )
     shown = (describe(instance, emulator) for instance in emulator.engine.instances())
-    return [each for each in shown if wanted.items() <= {(key, each[key]) for key in wanted}]
+    return [each for each in shown if wanted.items() <= each.items()]
 
 
 def _start(emulator: Emulator, call: ApiCall) -> Any:

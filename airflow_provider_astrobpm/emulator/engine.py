@@ -48,8 +48,6 @@ class Engine:
         self._numbers = count(1)
         self._instances: dict[str, Instance] = {}
 
-    # Operations of the API.
-
     def start(
         self,
         name: str,
@@ -157,8 +155,6 @@ class Engine:
         """Return whether the API shows an instance. Switches can hide those of other users and closed ones."""
         mine = instance.created_by == MACHINE_USER
         return (mine or self.switches.see_others) and (not instance.closed or self.switches.keep_closed)
-
-    # Operations outside the API: people, tests and the clock.
 
     def instances(self) -> list[Instance]:
         """Return every instance, oldest first, settled. Switches hide none of them."""

@@ -50,10 +50,7 @@ class Reaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (
             instance.process.name == self.name
             and self.business_key in (None, instance.business_key)
-            and all(
-                name in instance.variables and instance.variables[name] == value
-                for name, value in self.where.items()
-            )
+            and self.where.items() <= instance.variables.items()
         )
 
 

@@ -58,17 +58,11 @@ def connection_json(
 
     :param instance_url: the address of an instance's page, to which tasks link; by default tasks have no link.
     """
-    connection: dict[str, object] = {
-        "conn_type": "astro_zero",
-        "host": host,
-        "port": port,
-        "schema": schema,
-        "login": settings.client_id,
-        "password": settings.client_secret,
-    }
+    address: dict[str, object] = {"host": host, "port": port, "schema": schema}
     if settings.base_path:
-        connection |= {"host": f"{schema}://{host}:{port}{settings.base_path}"}
-        del connection["port"], connection["schema"]
+        address = {"host": f"{schema}://{host}:{port}{settings.base_path}"}
+    credentials = {"login": settings.client_id, "password": settings.client_secret}
+    connection: dict[str, object] = {"conn_type": "astro_zero", **address, **credentials}
     if instance_url is not None:
         connection["extra"] = {"instance_url": instance_url}
     return json.dumps(connection)

@@ -22,7 +22,7 @@ class TokenStore:
         self.lifetime = lifetime
         self._expiry: dict[str, float] = {}
 
-    def issue(self, *, concurrent: bool = True) -> str:
+    def issue(self, *, concurrent: bool) -> str:
         """Return a new token.
 
         :param concurrent: whether older tokens stay valid.

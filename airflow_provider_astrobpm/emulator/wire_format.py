@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     Column = Callable[[Instance, Engine], Any]
 
 NO_RESULT = object()
-_PADDED_KEY_CHARACTERS = 80
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
 
@@ -126,17 +125,14 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
 
 def shown_key(key: str, form: str) -> str:
     """Return a business key as the switch ``key_form`` shows it."""
-    match form.partition("_"):
-        case "cut", _, length:
-            return key[: int(length)]
-        case "upper", *_:
-            return key.upper()
-        case "padded", *_:
-            return key.ljust(_PADDED_KEY_CHARACTERS)
-        case "prefixed", *_:
-            return f"ASTRO:{key}"
-        case _:
-            return key
+    return {
+        "as_sent": key,
+        "cut_50": key[:50],
+        "cut_20": key[:20],
+        "upper": key.upper(),
+        "padded": key.ljust(80),
+        "prefixed": f"ASTRO:{key}",
+    }[form]
 
 
 def shown_time(moment: float | None, switches: Switches) -> str:
