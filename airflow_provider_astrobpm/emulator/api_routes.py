@@ -155,7 +155,7 @@ def _start(emulator: Emulator, call: ApiCall) -> ApiResponse:
 def _query(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """List instances by state (page 0070)."""
     query = parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank)
-    return _listed(emulator, list_instances(emulator.engine, query))
+    return wire_format.listed(list_instances(emulator.engine, query), emulator.switches)
 
 
 def _get(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -208,7 +208,7 @@ def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
     params = dict(parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank))
     name, like = params.get("name", ""), params.get("like", "").lower() == "true"
     active = params.get("active", "").lower()
-    skip = _whole_number(params, "skip", at_least=0) or 0
+    skip = _whole_number(params, "skip", at_least=0)
     limit = _whole_number(params, "limit", at_least=1)
     rows = [
         wire_format.definition_row(definition)
@@ -216,7 +216,7 @@ def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
         if (name in definition.process.name if like else name in ("", definition.process.name))
         and active in ("", str(definition.process.active).lower())
     ]
-    return _listed(emulator, rows[skip : None if limit is None else skip + limit])
+    return wire_format.listed(rows[skip:][:limit], emulator.switches)
 
 
 def _get_definition(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -231,10 +231,6 @@ def _nothing_here(emulator: Emulator, call: ApiCall) -> ApiResponse:
 
 def _success(emulator: Emulator, result: object = wire_format.NO_RESULT, detail: str = "") -> ApiResponse:
     return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message, result, detail=detail)
-
-
-def _listed(emulator: Emulator, rows: list[dict[str, Any]]) -> ApiResponse:
-    return wire_format.listed(emulator.switches.success_message, rows, emulator.switches)
 
 
 def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | None:

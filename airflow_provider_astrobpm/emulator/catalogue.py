@@ -47,8 +47,9 @@ class Catalogue:
         an active version deactivates the others.
         """
         for process in processes:
-            if process.active:
-                self._deactivate(process.name)
+            for key, other in self._definitions.items():
+                if process.active and other.process.name == process.name:
+                    self._definitions[key] = replace(other, process=replace(other.process, active=False))
             known = self._definitions.get((process.name, process.version))
             definition = Definition(known.id if known else new_id("001L"), process)
             self._definitions[process.name, process.version] = definition
@@ -76,10 +77,3 @@ class Catalogue:
             if definition.process.active:
                 return definition
         raise Refusal(ResultCode.NO_ACTIVE_VERSION, f"BPM {name} has no active version")
-
-    def _deactivate(self, name: str) -> None:
-        for key, definition in self._definitions.items():
-            if key[0] == name:
-                self._definitions[key] = replace(
-                    definition, process=replace(definition.process, active=False)
-                )

@@ -101,11 +101,8 @@ class Engine:
 
     def visible(self) -> list[Instance]:
         """Return the instances that a query may show, oldest first, settled."""
-        now = self._clock()
-        latest = now - self.switches.start_lag
-        return [
-            instance for instance in self.instances() if instance.started <= latest and self.shows(instance)
-        ]
+        latest = self._clock() - self.switches.start_lag
+        return [each for each in self.instances() if each.started <= latest and self.shows(each)]
 
     def read(self, instance_id: str) -> Instance:
         """Return one instance as a read finds it; refuse one that is not visible yet."""
@@ -213,7 +210,7 @@ class Engine:
                 )
         self.instances()  # settles them: earlier due steps take effect before the reaction
         first = max((each.number for each in self._instances.values()), default=0) + 1
-        self.reactions.add(reaction, now=self._clock(), first=first)
+        self.reactions.add(reaction, since=self._clock(), first=first)
 
     def missed(self, *, final: bool) -> list[str]:
         """Return messages about the reactions that did not happen; see ``Reactions.missed_reactions``."""

@@ -30,11 +30,8 @@ def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[st
     switches = engine.switches
     states = wanted_states([value for name, value in query if name == "states"], switches)
     params = dict(query)
-    columns = (
-        [column for column in params.get("fields", "").split(",") if column]
-        if switches.fields_honoured
-        else []
-    )
+    fields = params.get("fields", "") if switches.fields_honoured else ""
+    columns = [column for column in fields.split(",") if column]
     order_field = params.get("orderField", "") if switches.order_honoured else ""
     order_type = params.get("orderType", "asc") if order_field else "asc"
     unknown = [name for name in (*columns, order_field) if name and name not in ROW]

@@ -106,13 +106,9 @@ class Reactions:
     def __iter__(self) -> Iterator[Reaction]:
         return (each.reaction for each in self._active)
 
-    def add(self, reaction: Reaction, *, now: float, first: int) -> None:
-        """Add a reaction. It also applies to instances that are already open.
-
-        :param now: seconds since the epoch.
-        :param first: the number of the first instance that is started after this.
-        """
-        self._active.append(ActiveReaction(reaction, now, first))
+    def add(self, reaction: Reaction, *, since: float, first: int) -> None:
+        """Add a reaction; see ``ActiveReaction``. It also applies to instances that are already open."""
+        self._active.append(ActiveReaction(reaction, since, first))
 
     def next_for(self, instance: Instance) -> tuple[float, ActiveReaction | None]:
         """Return when the next reaction is due for an instance in its current state, and the reaction.

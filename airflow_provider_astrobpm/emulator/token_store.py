@@ -23,10 +23,7 @@ class TokenStore:
         self._expiry: dict[str, float] = {}
 
     def issue(self, *, concurrent: bool) -> str:
-        """Return a new token.
-
-        :param concurrent: whether older tokens stay valid.
-        """
+        """Return a new token. Older tokens stay valid only if ``concurrent`` is true."""
         now = self._clock()
         self._expiry = {token: end for token, end in self._expiry.items() if concurrent and end > now}
         token = secrets.token_urlsafe(32)

@@ -36,9 +36,8 @@ class DagResult:
 
 @contextmanager
 def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[str]]:
-    """End every wait some time after the first request, by refusing the credentials.
+    """End every wait ``after`` seconds from the first request, by refusing the credentials.
 
-    :param after: seconds.
     :returns: a list to which the lines about the open instances are added then.
     """
     open_lines: list[str] = []
