@@ -43,6 +43,8 @@ class Distortion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def applied(self, shown: dict[str, Any]) -> dict[str, Any]:
         """Return an API object with the distortion applied. No fields are added."""
+        if not self.fields and not self.without:
+            return shown
         return {
             name: self.fields.get(name, value) for name, value in shown.items() if name not in self.without
         }
