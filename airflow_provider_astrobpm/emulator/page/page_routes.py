@@ -60,7 +60,9 @@ class _Page:
             refused = refused_host(request.headers.get("Host", ""), allowed)
             if refused is None and request.method == "POST":
                 refused = refused_sender(request.headers)
-            return await handler(request) if refused is None else _trouble(403, "Request refused", refused)
+            if refused is not None:
+                return _html("trouble", 403, title="Request refused", message=refused)
+            return await handler(request)
 
         return handle
 
@@ -74,11 +76,10 @@ class _Page:
         try:
             asked = OverviewFilter.read(query)
         except FilterError as error:
-            return _trouble(400, "Invalid address", f"{error}.")
-        emulator = self._emulator
-        view = overview(emulator.engine, asked, emulator.clock(), emulator.clock.ahead)
-        shown = {"started": None, "error": None, "typed": {}, **values}
-        return _html(render("overview", view=view, **shown), status)
+            return _html("trouble", 400, title="Invalid address", message=f"{error}.")
+        clock = self._emulator.clock
+        shown = {"started": None, "error": None, "typed": {}, "now": clock(), "ahead": clock.ahead, **values}
+        return _html("overview", status, **overview(self._emulator.engine, asked), **shown)
 
     async def show_instance(self, request: web.Request) -> web.Response:
         done = FORMS.get(request.query.get("done", ""))
@@ -88,11 +89,10 @@ class _Page:
         instance = self._find(instance_id)
         if instance is None:
             gone = f"There is no instance {instance_id!r}. It was deleted, or the emulator was reset or restarted."
-            return _trouble(404, "No such instance", gone)
-        view = details(instance, self._emulator.engine, self._emulator.clock())
-        shown = {"said": "", "error": None, "form": "", "typed": {}, **values}
+            return _html("trouble", 404, title="No such instance", message=gone)
+        shown = {"said": "", "error": None, "form": "", "typed": {}, "now": self._emulator.clock(), **values}
         names = {"new": forms.NEW_VALUE, "old": forms.SHOWN_VALUE, "text_of": forms.text_of}
-        return _html(render("instance", view=view, **names, **shown), status)
+        return _html("instance", status, **details(instance, self._emulator.engine), **names, **shown)
 
     async def send_asset(self, request: web.Request) -> web.StreamResponse:
         return web.FileResponse(ASSETS[request.path[1:]], headers={**HEADERS, "Cache-Control": "no-cache"})
@@ -146,13 +146,9 @@ async def _fields(request: web.Request) -> dict[str, str]:
     return dict(parse_qsl(text, keep_blank_values=True))
 
 
-def _trouble(status: int, title: str, message: str) -> web.Response:
-    return _html(render("trouble", title=title, message=message), status)
-
-
-def _html(body: bytes, status: int) -> web.Response:
+def _html(template: str, status: int, **values: object) -> web.Response:
     headers = {**HEADERS, "Content-Type": "text/html; charset=utf-8"}
-    return web.Response(status=status, body=body, headers=headers)
+    return web.Response(status=status, body=render(template, **values), headers=headers)
 
 
 def _see_other(address: str) -> web.Response:
