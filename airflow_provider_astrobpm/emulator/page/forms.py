@@ -26,7 +26,6 @@ PERSON = "someone"
 NEW_VALUE, SHOWN_VALUE = "set:", "was:"
 """The prefixes of a variable's two fields: its new value, and its value when the page showed it."""
 
-_EXAMPLE = '{"dataset": "sales_daily"}'
 _MAX_QUOTED_CHARACTERS = 200  # of foreign text in an error
 
 
@@ -58,8 +57,9 @@ def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
     :param fields: ``definition``, and ``business_key``, ``title`` and ``variables``, which may be empty.
     :raises FormError: if a field is invalid, or the start is refused.
     """
-    text = fields.get("variables", "").strip()
-    variables = _read_object(text, "variables") if text else {}
+    variables = _read(fields.get("variables", "").strip() or "{}", "variables")
+    if not isinstance(variables, dict):
+        raise FormError('This must be a JSON object, such as {"dataset": "sales_daily"}.', "variables")
     try:
         process = engine.catalogue.find(fields.get("definition", "")).process
     except Refusal as refusal:
@@ -152,13 +152,6 @@ def _check_names(process: Process, variables: dict[str, Any]) -> None:
         raise FormError(f"A start of {process.name} cannot set {names}; it can set {offered}.", "variables")
 
 
-def _read_object(text: str, field: str) -> dict[str, Any]:
-    value = _read(text, field)
-    if not isinstance(value, dict):
-        raise FormError(f"This must be a JSON object, such as {_EXAMPLE}.", field)
-    return value
-
-
 def _read(text: str, field: str) -> Any:
     try:
         return msgspec.json.decode(text.encode())
@@ -173,9 +166,8 @@ def _located(error: str, text: str) -> str:
     found = re.search(r" \(byte (\d+)\)$", error)
     if not found:
         return error
-    before = text.encode()[: int(found.group(1))].decode(errors="replace")
-    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-    return f"{error[: found.start()]} (line {line}, column {column})"
+    lines = text.encode()[: int(found[1])].decode(errors="replace").split("\n")
+    return f"{error[: found.start()]} (line {len(lines)}, column {len(lines[-1]) + 1})"
 
 
 def _lines(text: str) -> str:

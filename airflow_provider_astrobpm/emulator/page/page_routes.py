@@ -18,33 +18,27 @@ from airflow_provider_astrobpm.emulator.page.request_guard import refused_host, 
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from aiohttp.typedefs import Handler
 
     from airflow_provider_astrobpm.emulator.emulator_state import Emulator
     from airflow_provider_astrobpm.emulator.instances import Instance
 
-    PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 _RETRY_MS = 500  # before a browser reconnects to a broken event stream
-_FORM = "application/x-www-form-urlencoded"
 
 
 def add_page(app: web.Application, emulator: Emulator) -> None:
     """Add the page to the application that serves an emulator."""
     page = _Page(emulator)
-    get: dict[str, PageHandler] = {
-        "/": page.show_overview,
-        "/instances/{id}": page.show_instance,
-        "/changes": page.stream,
-        **{f"/{name}": page.send_asset for name in ASSETS},
-    }
-    post: dict[str, PageHandler] = {
-        "/instances": page.start,
-        f"/instances/{{id}}/{{form:{'|'.join(FORMS)}}}": page.perform,
-    }
-    for method, handlers in (("GET", get), ("POST", post)):
-        for path, handler in handlers.items():
-            app.router.add_route(method, path, page.guarded(handler))
+    routes = [
+        ("GET", "/", page.show_overview),
+        ("GET", "/instances/{id}", page.show_instance),
+        ("GET", "/changes", page.stream),
+        *(("GET", f"/{name}", page.send_asset) for name in ASSETS),
+        ("POST", "/instances", page.start),
+        ("POST", f"/instances/{{id}}/{{form:{'|'.join(FORMS)}}}", page.perform),
+    ]
+    for method, path, handler in routes:
+        app.router.add_route(method, path, page.guarded(handler))
 
 
 class _Page:
@@ -52,7 +46,7 @@ class _Page:
         self._emulator = emulator
         self._changes = ChangeNotifier(emulator)
 
-    def guarded(self, handler: PageHandler) -> PageHandler:
+    def guarded(self, handler: Handler) -> Handler:
         """Wrap a handler to refuse requests from foreign web pages."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -66,11 +60,8 @@ class _Page:
 
         return handle
 
-    # Views.
-
     async def show_overview(self, request: web.Request) -> web.Response:
-        started = self._find(request.query.get("started", ""))
-        return self._overview(dict(request.query), started=started)
+        return self._overview(dict(request.query), started=self._find(request.query.get("started", "")))
 
     def _overview(self, query: dict[str, str], status: int = 200, **values: object) -> web.Response:
         try:
@@ -109,8 +100,6 @@ class _Page:
                 await response.write(b"data: changed\n\n")
         return response
 
-    # Forms.
-
     async def start(self, request: web.Request) -> web.Response:
         fields = await _fields(request)
         try:
@@ -140,7 +129,7 @@ class _Page:
 
 
 async def _fields(request: web.Request) -> dict[str, str]:
-    if request.content_type != _FORM:
+    if request.content_type != "application/x-www-form-urlencoded":
         return {}
     text = (await request.read()).decode(errors="replace")
     return dict(parse_qsl(text, keep_blank_values=True))
