@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
 from airflow_provider_astrobpm.cli.runner import connected, say
-from airflow_provider_astrobpm.cli.selection import select
+from airflow_provider_astrobpm.cli.selection import counted, select
 from airflow_provider_astrobpm.client import validation
 from airflow_provider_astrobpm.client.changes import CHANGES, has_effect
 from airflow_provider_astrobpm.client.states import OPEN_STATES
@@ -125,8 +125,7 @@ class ChangePlan:
     @property
     def count(self) -> str:
         """The action and the number of instances, as a sentence without its full stop."""
-        number = len(self.to_change)
-        return f"{CHANGES[self.action].do} {number} instance{'' if number == 1 else 's'}"
+        return f"{CHANGES[self.action].do} {counted(len(self.to_change))}"
 
     def dry_run(self, variables: Iterable[str]) -> str:
         """Return the message of a dry run.

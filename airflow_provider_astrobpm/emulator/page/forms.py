@@ -6,7 +6,7 @@ Input that Astro Zero would silently ignore is an error here, because a person c
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
@@ -40,15 +40,15 @@ class FormError(Exception):
         self.field = field
 
 
-class Form(NamedTuple):
-    """A form about an instance.
-
-    :param perform: the function that performs it.
-    :param done: the message after it was performed.
-    """
-
-    perform: Callable[[Engine, str, Mapping[str, str]], object]
-    done: str
+FORMS: Mapping[str, str] = {
+    "complete": "The step was completed.",
+    "suspend": "Suspending was accepted.",
+    "resume": "Resuming was accepted.",
+    "terminate": "Terminating was accepted.",
+    "break": "The instance was broken.",
+    "variables": "The variables were set.",
+}
+"""The forms about an instance, each with the message after it was performed."""
 
 
 def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
@@ -74,6 +74,26 @@ def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
         raise FormError(f"{refusal.message}.") from None
 
 
+def perform(engine: Engine, form: str, instance_id: str, fields: Mapping[str, str]) -> None:
+    """Perform a form about an instance.
+
+    :param form: a key of :data:`FORMS`.
+    :raises FormError: if it cannot be performed.
+    """
+    try:
+        match form:
+            case "complete":
+                _complete(engine, instance_id, fields)
+            case "break":
+                _break(engine, instance_id)
+            case "variables":
+                _set_variables(engine, instance_id, fields)
+            case _:
+                engine.act(instance_id, form)
+    except Refusal as refusal:
+        raise FormError(f"{refusal.message}.") from None
+
+
 def _complete(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
     """Complete the step that the page showed. The check is needed because the next step may offer the same outcome."""
     now = str(engine.instance(instance_id).entered)
@@ -84,7 +104,7 @@ def _complete(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> No
     engine.decide(instance_id, fields.get("outcome", ""), PERSON)
 
 
-def _break(engine: Engine, instance_id: str, _: Mapping[str, str]) -> None:
+def _break(engine: Engine, instance_id: str) -> None:
     if engine.instance(instance_id).closed:
         raise FormError("The instance has ended already.")
     engine.break_(instance_id)
@@ -108,32 +128,6 @@ def _set_variables(engine: Engine, instance_id: str, fields: Mapping[str, str]) 
     if not changed:
         raise FormError("No variable was changed, so there is nothing to set.")
     engine.set_variables(instance_id, changed)
-
-
-def _action(action: str) -> Callable[[Engine, str, Mapping[str, str]], object]:
-    return lambda engine, instance_id, _: engine.act(instance_id, action)
-
-
-FORMS: Mapping[str, Form] = {
-    "complete": Form(_complete, "The step was completed."),
-    "suspend": Form(_action("suspend"), "Suspending was accepted."),
-    "resume": Form(_action("resume"), "Resuming was accepted."),
-    "terminate": Form(_action("terminate"), "Terminating was accepted."),
-    "break": Form(_break, "The instance was broken."),
-    "variables": Form(_set_variables, "The variables were set."),
-}
-
-
-def perform(engine: Engine, name: str, instance_id: str, fields: Mapping[str, str]) -> None:
-    """Perform a form about an instance.
-
-    :param name: the name of the form, a key of :data:`FORMS`.
-    :raises FormError: if it cannot be performed.
-    """
-    try:
-        FORMS[name].perform(engine, instance_id, fields)
-    except Refusal as refusal:
-        raise FormError(f"{refusal.message}.") from None
 
 
 def text_of(variable: Variable, typed: Mapping[str, str]) -> str:

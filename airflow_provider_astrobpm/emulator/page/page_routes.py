@@ -73,8 +73,8 @@ class _Page:
         return _html("overview", status, **overview(self._emulator.engine, asked), **shown)
 
     async def show_instance(self, request: web.Request) -> web.Response:
-        done = FORMS.get(request.query.get("done", ""))
-        return self._instance(request.match_info["id"], said=done.done if done else "")
+        said = FORMS.get(request.query.get("done", ""), "")
+        return self._instance(request.match_info["id"], said=said)
 
     def _instance(self, instance_id: str, status: int = 200, **values: object) -> web.Response:
         instance = self._find(instance_id)
