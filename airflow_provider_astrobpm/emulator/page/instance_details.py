@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_astrobpm.emulator.page import formatting
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
-
-PageAction = Literal["suspend", "resume", "terminate", "break"]
 
 MAX_HISTORY_ROWS = 200
 _MAX_CHARACTERS = 2_000  # of a text that is shown, and of a value that can be edited
@@ -46,7 +44,7 @@ def details(instance: Instance, engine: Engine) -> dict[str, object]:
     }
 
 
-def allowed_actions(instance: Instance, engine: Engine) -> tuple[PageAction, ...]:
+def allowed_actions(instance: Instance, engine: Engine) -> tuple[str, ...]:
     """Return the allowed actions, except decisions. The API does not act on instances that it hides."""
     if instance.closed:
         return ()
