@@ -25,14 +25,19 @@ from typing import TYPE_CHECKING, Generic
 import msgspec
 
 from airflow_provider_astrobpm.client.timestamps import Placement
-from airflow_provider_astrobpm.starting.try_record import R, TaskTry
+from airflow_provider_astrobpm.starting.generation import generation_of
+from airflow_provider_astrobpm.starting.try_record import R
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_form import KeyForm
     from airflow_provider_astrobpm.client.key_search import KeyMatches
+    from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
+    from airflow_provider_astrobpm.starting.try_record import TryRecord
 
 
 class LookupMethod(Enum):
@@ -41,6 +46,71 @@ class LookupMethod(Enum):
     NONE = "not at all"
     ID = "by its id"
     KEY = "by its business key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskTry:
+    """A try of a task.
+
+    :param generation: the number of the first try since the task was last cleared.
+    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
+    :param max_tries: Airflow's ``max_tries`` of the task, if known.
+    :param generation_is_certain: whether the sources for the generation agree.
+    """
+
+    identity: TaskIdentity
+    generation: int
+    try_number: int
+    since: float | None = None
+    max_tries: int | None = None
+    generation_is_certain: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        identity: TaskIdentity,
+        record: TryRecord | None,
+        *,
+        try_number: int,
+        max_tries: int,
+        retries: int,
+        now: float,
+        due: float | None,
+    ) -> Self:
+        """Return a try by Airflow's numbers and the record of earlier tries.
+
+        :param retries: the retries that the DAG gives the task now.
+        :param due: when the DAG run was due, if known; with ``now``, in seconds since the epoch.
+        """
+        number, is_certain = generation_of(
+            record, try_number=try_number, max_tries=max_tries, retries=retries
+        )
+        began = due if record is None or record.since is None else record.since
+        return cls(
+            identity=identity,
+            generation=number,
+            try_number=try_number,
+            since=now if try_number <= 1 else began,
+            max_tries=max_tries,
+            generation_is_certain=is_certain,
+        )
+
+    def intent(self, record: R | None, kind: type[R]) -> R:
+        """Return the record that this try writes before it does anything else, from that of earlier tries."""
+        if record is None:
+            return kind(
+                generation=self.generation,
+                max_tries=self.max_tries,
+                is_unclear=not self.generation_is_certain,
+                intent_of=self.generation if self.try_number <= self.generation else None,
+                older_unknown=self.try_number > 1,
+                since=self.since,
+            )
+        if record.generation != self.generation:
+            return msgspec.structs.replace(record, intent_of=self.generation)
+        # A record that was lost and rewritten proves nothing about starts that its generation sent before.
+        intent_of = record.intent_of if record.older_unknown else self.generation
+        return msgspec.structs.replace(record, intent_of=intent_of, max_tries=self.max_tries)
 
 
 @dataclass(frozen=True, kw_only=True)
