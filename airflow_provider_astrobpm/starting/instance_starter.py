@@ -61,10 +61,8 @@ class InstanceStarter:
     :param request: what to start.
     :param find: a flow that finds an instance by its id.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
-    :param log: receives notes for the task log.
     :param clock: returns the time, in seconds since the epoch.
     :param endpoint: what this process has learnt about the environment.
-    :param meter: counts starts and adoptions.
     """
 
     def __init__(
@@ -96,7 +94,8 @@ class InstanceStarter:
         """
         if record is not None:
             self._endpoint.key_example = self._endpoint.key_example or record.key_example
-        yield from _pause(try_request.lookup_delay(self._request, record, self._clock()))
+        if (pause := try_request.lookup_delay(self._request, record, self._clock())) > 0:
+            yield Sleep(pause)
         decided = yield from self._decision(record)
         if isinstance(decided, RefuseStart):
             if decided.asks_person:
@@ -247,10 +246,6 @@ class InstanceStarter:
         return StartResult(instance, known)
 
     def _recover(self, start: StartInstance, sent: StartRecord, failure: CallError) -> Flow[BpmInstance]:
-        """Find the instance of a start whose answer was lost. Search for as long as it may take to show.
-
-        :raises AmbiguousStartError: if it was not found for certain.
-        """
         request = self._request
         is_ours_alone = request.business_key is None or start.preexisting_ids is not None
         recovery = yield from recover_lost_starts(
@@ -274,9 +269,7 @@ def start_once(
 ) -> Flow[BpmInstance]:
     """Start an instance outside of a task, where there is no retry.
 
-    :param operation: the start, from ``api.start``.
     :param business_key: the instance's business key, for the error.
-    :param meter: counts the start.
     :raises AmbiguousStartError: if it is unknown whether the instance was started.
     :raises CallError: if it was certainly not started.
     """
@@ -289,8 +282,3 @@ def start_once(
         raise
     meter.count(STARTS)
     return instance
-
-
-def _pause(seconds: float) -> Flow[None]:
-    if seconds > 0:
-        yield Sleep(seconds)

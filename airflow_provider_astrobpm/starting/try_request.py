@@ -137,11 +137,7 @@ class TryRequest(TaskTry, ABC, Generic[R]):
 
     @abstractmethod
     def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
-        """Return a collector for search results that keeps the instances that this request may be about.
-
-        :param form: how the endpoint changes business keys, if known.
-        :param clock: returns the time, in seconds since the epoch.
-        """
+        """Return a collector for search results that keeps the instances that this request may be about."""
 
     @abstractmethod
     def taken_over(self, record: R) -> R:
@@ -210,7 +206,7 @@ class TryRequest(TaskTry, ABC, Generic[R]):
 
 
 def choose_lookup(request: TryRequest[R], record: R | None) -> LookupMethod:
-    """Return how to search for instances that earlier tries may have started, by the table above.
+    """Return how to search, by the table above.
 
     :param record: the record as it was before this try wrote its intent.
     """
@@ -231,10 +227,7 @@ def choose_lookup(request: TryRequest[R], record: R | None) -> LookupMethod:
 
 
 def lookup_delay(request: TryRequest[R], record: R | None, now: float) -> float:
-    """Return the seconds to wait until every instance that an earlier try may have started shows in the lists.
-
-    :param now: the time, in seconds since the epoch.
-    """
+    """Return the seconds to wait until every instance that an earlier try may have started shows in the lists."""
     if choose_lookup(request, record) is not LookupMethod.KEY or (record is None and request.try_number <= 1):
         return 0.0
     if record is None or record.older_unknown:
