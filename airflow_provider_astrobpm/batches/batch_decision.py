@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 
 
 class StartLaunch(NamedTuple):
-    """Decision to start a launch.
-
-    :param key: the business key of its instance.
-    """
+    """Decision to start a launch with a business key."""
 
     launch: Launch
     key: str
@@ -50,8 +47,6 @@ class StartLaunch(NamedTuple):
 class BatchDecider:
     """Decides about the launches of a batch. It remembers which instances it has adopted, launch by launch.
 
-    :param request: the batch.
-    :param record: the record of earlier tries, if any.
     :param matches: the instances with a key of the batch; ``None`` if no search was needed.
     :param form: how the endpoint changes business keys, if known.
     :raises BatchChangedError: if the custom keys differ from those that an earlier try has used.
@@ -171,22 +166,15 @@ class BatchDecider:
         return made
 
     def _check_place(self, launch: Launch, own: list[tuple[BatchKey, BpmInstance]]) -> None:
-        """Check that no other launch has an instance in this launch's place.
-
-        :param own: the instances that this generation has started there.
-        """
-        for other, instance in [*own, *self._older_in_place(launch.number)]:
+        """Check that no other launch has an instance in this launch's place, where this generation has started ``own``."""
+        has_resumed = self._own_record is not None and self._own_record.posted_at is not None
+        if has_resumed or not self._request.generation_is_certain:
+            own = [*own, *self._older_open.get(launch.number, ())]
+        for other, instance in own:
             if other.digest != launch.digest:
                 raise BatchChangedError(
                     f"launch {launch.number} differs from the launch that started {instance}"
                 )
-
-    def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
-        """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
-        has_resumed = self._own_record is not None and self._own_record.posted_at is not None
-        return (
-            self._older_open.get(number, []) if has_resumed or not self._request.generation_is_certain else []
-        )
 
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that no launch has adopted so far."""

@@ -63,13 +63,11 @@ class BatchStartResult(NamedTuple):
 class BatchRun:
     """Starts or adopts the instances of a batch.
 
-    :param request: what to start, and for which try.
     :param launches: returns the launches from the beginning, each time it is called.
     :param sender: sends the starts; its client, log and clock serve for everything else.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
     :param total: the number of launches, if known. Then every launch is decided before the first start.
     :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
-    :param with_variables: whether the author's fields in the result include the variables.
     """
 
     def __init__(
@@ -130,13 +128,10 @@ class BatchRun:
         try:
             matches = await self._search(record)
             decider = BatchDecider(self._request, record, matches, form=self._sender.endpoint.key_form)
-            begins_again = (
-                self._request.oldest(record) == self._request.generation and not self._request.keeps_open
-            )
-            if self._total is None and begins_again:  # regardless of the input
-                await self._terminate(decider.superseded())
             keys = self._decide_all(decider) if self._total is not None else None
-            if keys is not None:
+            is_resumed = self._request.oldest(record) != self._request.generation
+            begins_again = not (is_resumed or self._request.keeps_open)
+            if keys is not None or begins_again:  # regardless of the input
                 await self._terminate(decider.superseded())
         except AmbiguousStartError:
             await self._write_record(self._request.record_person_asked(record, BatchRecord))
@@ -176,16 +171,13 @@ class BatchRun:
         if try_request.choose_lookup(self._request, record) is LookupMethod.NONE:
             return None
         if (seconds := try_request.lookup_delay(self._request, record, self._sender.clock())) > 0:
-            self._sender.log(
-                LogNote(
-                    f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
-                )
-            )
+            words = f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
+            self._sender.log(LogNote(words))
             await self._sender.sleep(seconds)
         try:
             matches = self._request.new_matches(self._sender.endpoint.key_form, self._sender.clock)
-            is_enough = partial(self._is_complete, record)
-            return await self._sender.client.run(key_search.find_matches(matches, is_enough=is_enough))
+            search = key_search.find_matches(matches, is_enough=partial(self._is_complete, record))
+            return await self._sender.client.run(search)
         except AuthenticationError:
             raise
         except CallError as error:
@@ -238,19 +230,17 @@ class BatchRun:
             raise doubts[0]
         decider.check_none_missing()
         if self._adopted:
-            self._sender.log(
-                LogNote(
-                    f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
-                )
+            words = (
+                f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
             )
+            self._sender.log(LogNote(words))
         return keys
 
     async def _terminate(self, superseded: list[BpmInstance]) -> None:
         if not superseded:
             return
-        self._sender.log(
-            LogNote(f"The task was cleared. Terminating {len(superseded)} instances that it had started")
-        )
+        words = f"The task was cleared. Terminating {len(superseded)} instances that it had started"
+        self._sender.log(LogNote(words))
         change = await bulk_change.change_all(
             self._sender.client,
             {one.id: one.state for one in superseded},

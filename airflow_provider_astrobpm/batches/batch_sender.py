@@ -33,9 +33,7 @@ class BatchSender:
     :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
     :param grace: seconds after which a started instance certainly shows in the lists.
     :param endpoint: what is known about the environment; by default, what this process has learnt.
-    :param log: receives notes for the task log.
     :param clock: returns the time, in seconds since the epoch.
-    :param sleep: sleeps for a number of seconds.
     """
 
     def __init__(
@@ -135,10 +133,7 @@ class BatchSender:
         return True
 
     async def _recover(self, preexisting_ids: Collection[str] | None) -> None:
-        """Find the instances of starts whose answers were lost. Search for as long as they may take to show.
-
-        :raises AmbiguousStartError: if some were not found.
-        """
+        """Find the instances of starts whose answers were lost, or raise the error for those that were not found."""
         in_doubt = self.state.in_doubt
         words = f"The answers to {len(in_doubt)} starts were lost; searching for their instances"
         self.log(LogNote(words, warning=True))
