@@ -171,42 +171,14 @@ def _checked_fields(
     return own
 
 
-def reject_custom_keys(launches: Iterable[Launch]) -> Iterator[Launch]:
-    """Return the launches of an input that is started while it is read.
-
-    :raises ValueError: for a custom business key: other instances with that key must be known before the first start.
-    """
-    for launch in launches:
-        if launch.business_key is not None:
-            raise ValueError(
-                f"launch {launch.number} has a business_key of its own, which needs validate_first=True"
-            )
-        yield launch
-
-
 class BatchInputSummary(NamedTuple):
     """Facts about a whole input that was read once and is valid."""
 
     total: int
     own_keys: dict[int, str]
     """The authors' own business keys, by the numbers of their launches."""
-
-
-class VariableNames(dict[tuple[str, str | None], dict[str, int]]):
-    """The variable names of an input, by BPM and version, each with the number of the first launch that uses it."""
-
-    def recording(self, read: Callable[[], Iterator[Launch]]) -> Callable[[], Iterator[Launch]]:
-        """Return a reader that also records the names of the variables."""
-
-        def reading() -> Iterator[Launch]:
-            for launch in read():
-                if launch.variables:
-                    places = self.setdefault((launch.bpm_name, launch.version), {})
-                    for name in launch.variables:
-                        places.setdefault(name, launch.number)
-                yield launch
-
-        return reading
+    variable_names: dict[tuple[str, str | None], dict[str, int]]
+    """The names of the variables, by BPM and version, each with the number of the first launch that uses it."""
 
 
 def validate_all(
@@ -219,17 +191,22 @@ def validate_all(
     :raises ValueError: for a launch that cannot be started.
     """
     own_keys: dict[int, str] = {}
+    variable_names: dict[tuple[str, str | None], dict[str, int]] = {}
     digests: list[str] = []
     kept: list[Launch] = []
     for launch in read():
         digests.append(launch.digest)
         if launch.business_key is not None:
             own_keys[launch.number] = launch.business_key
+        if launch.variables:
+            first_uses = variable_names.setdefault((launch.bpm_name, launch.version), {})
+            for name in launch.variables:
+                first_uses.setdefault(name, launch.number)
         if len(digests) <= MAX_LAUNCHES_IN_MEMORY:
             kept.append(launch)
         else:
             kept.clear()
-    survey = BatchInputSummary(len(digests), own_keys)
+    survey = BatchInputSummary(len(digests), own_keys, variable_names)
     if survey.total <= MAX_LAUNCHES_IN_MEMORY:
         return survey, lambda: iter(kept)
     return survey, lambda: _unchanged(read(), digests)

@@ -307,6 +307,11 @@ class BatchRun:
         """Return the starts, decided launch by launch while reading the input unless they are decided already."""
         for launch in self._launches():
             self._read = launch.number
+            if keys is None and launch.business_key is not None:
+                # Other instances with that key must be known before the first start.
+                raise ValueError(
+                    f"launch {launch.number} has a business_key of its own, which needs validate_first=True"
+                )
             key = self._decide(decider, launch) if keys is None else keys[launch.number - 1]
             if key is not None:
                 if self._are_too_many_refused():

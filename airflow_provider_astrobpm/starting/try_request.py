@@ -147,19 +147,15 @@ class TryRequest(TaskTry, ABC, Generic[R]):
         """Return the record if it belongs to this generation."""
         return record if record is not None and record.generation == self.generation else None
 
-    def has_sent_nothing(self, record: R | None) -> bool:
-        """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
-        if self.generation_is_certain and self.try_number <= self.generation:
-            return True
-        return record is not None and record.covers(self.generation)
-
     def may_have_sent(self, record: R | None) -> bool:
         """Return whether a try of this generation may have sent a start."""
         own = self.own(record)
         # If a person was asked to search, an instance may exist although no record mentions a start.
         if own is not None and (own.instance_id is not None or own.posted_at is not None or own.told):
             return True
-        return not self.has_sent_nothing(record)
+        if self.generation_is_certain and self.try_number <= self.generation:
+            return False
+        return record is None or not record.covers(self.generation)
 
     def is_answered(self, record: R | None) -> bool:
         """Return whether a person was asked to search, and has cleared the task since."""

@@ -184,12 +184,10 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 self._check(context)
                 read, survey = self._reader(), None
                 if self.validate_first:
-                    names = batch_input.VariableNames()
+                    survey, read = batch_input.validate_all(read)
                     # A batch that a try has begun to start was checked before.
-                    is_checked = self.check_variables and not self._begun.has_started
-                    survey, read = batch_input.validate_all(names.recording(read) if is_checked else read)
-                    if names:
-                        batch_variables.check(self.hook, names)
+                    if self.check_variables and not self._begun.has_started:
+                        batch_variables.check(self.hook, survey.variable_names)
                 if survey is not None and survey.total == 0:
                     self.log.info("The batch is empty: nothing is started")
                     return self._publish_result(BatchResult([]), context)
@@ -284,8 +282,8 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     def _launch(
         self, read: Callable[[], Iterator[Launch]], survey: BatchInputSummary | None, context: Context
     ) -> BatchStartResult:
-        """Start the missing launches, and check each before its start unless there is a summary of them all."""
-        from airflow_provider_astrobpm.batches import batch_input, batch_record, batch_run  # noqa: PLC0415
+        """Start the missing launches. Without a summary of the input, it is started while it is read."""
+        from airflow_provider_astrobpm.batches import batch_record, batch_run  # noqa: PLC0415
         from airflow_provider_astrobpm.batches.batch_results import allowed_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.batches.batch_sender import BatchSender  # noqa: PLC0415
         from airflow_provider_astrobpm.task_base import batch_xcoms, heartbeat, thread_loop  # noqa: PLC0415
@@ -309,7 +307,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
             async with self.hook.make_async_client(settings) as client:
                 self._launcher = launcher = batch_run.BatchRun(
                     order,
-                    read if survey else lambda: batch_input.reject_custom_keys(read()),
+                    read,
                     sender=BatchSender(
                         client,
                         max_concurrency=self.max_concurrency,
