@@ -91,10 +91,7 @@ class LaunchResult(NamedTuple):
 
 
 class BatchResult:
-    """The outcome of a batch.
-
-    :param ends: the outcome of each launch.
-    """
+    """The outcome of a batch, from that of each launch."""
 
     def __init__(self, ends: Iterable[LaunchResult]) -> None:
         self._ends = sorted(ends, key=lambda end: (OUTCOMES.index(end.outcome), end.number))

@@ -31,10 +31,8 @@ class BatchSender:
     """Sends the starts of launches.
 
     :param client: the client. Its ``max_attempts`` and ``max_wait`` apply to all launches together.
-    :param max_concurrency: the maximum number of concurrent starts.
     :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
     :param grace: seconds after which a started instance certainly shows in the lists.
-    :param clock: returns the time, in seconds since the epoch.
     """
 
     client: AsyncBpmClient

@@ -118,7 +118,6 @@ def report_incident(
     :param start: the operation that starts the process.
     :param since: the earliest time at which the incident can have happened, in seconds since the epoch, if known.
     :param grace: seconds after which a started instance certainly shows in the lists.
-    :param clock: returns the time, in seconds since the epoch.
     :raises AmbiguousStartError: if it is unknown whether the process was started.
     :raises CallError: if a call failed, and nothing was started.
     """

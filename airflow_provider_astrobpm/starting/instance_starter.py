@@ -60,7 +60,6 @@ class StartResult(NamedTuple):
 class InstanceStarter:
     """Starts or adopts the one instance of a task.
 
-    :param request: what to start.
     :param find: a flow that finds an instance by its id.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
     :param clock: returns the time, in seconds since the epoch.

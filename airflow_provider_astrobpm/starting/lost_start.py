@@ -57,9 +57,7 @@ def recover_lost_starts(
     :param lost: the starts, by their business keys.
     :param grace: seconds after which a started instance certainly shows in the lists.
     :param posted_at: when the first of the starts was sent, in seconds since the epoch.
-    :param clock: returns the time, in seconds since the epoch.
     :param existing: the ids of preexisting instances with such keys.
-    :param form: how the endpoint changes business keys, if known.
     :raises AuthenticationError: if the credentials are refused.
     """
     keys, found, doubts = KeyForms(lost, form), {}, dict.fromkeys(lost, "")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
     from airflow_provider_astrobpm.waiting.batch_wait import BatchWait, BatchWaitResult
 
+TEMPLATES = ("launches", "launches_path", "bpm_name", "version", "result_path")
 MAX_RETURNED_LAUNCHES = 500
 STOPPING = "The task process is stopping"
 
@@ -94,14 +95,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
-    template_fields: Sequence[str] = (
-        *WaitingOperator.template_fields,
-        "launches",
-        "launches_path",
-        "bpm_name",
-        "version",
-        "result_path",
-    )
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, *TEMPLATES)
     template_fields_renderers: ClassVar[dict[str, str]] = {"launches": "json"}
     launches: Any = CheckedLaunches()
 
@@ -159,9 +153,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 raise ValueError(
                     "with validate_first=False the number of launches is unknown, so max_failures must be a number and not a share"
                 )
-        self._provided_args |= validation.provided_arguments(
-            self, ("launches", "launches_path", "bpm_name", "version", "result_path")
-        )
+        self._provided_args |= validation.provided_arguments(self, TEMPLATES)
         self._launcher: BatchRun | None = None
         self._awaited: BatchWait | None = None
         self._published: PublishedBatch

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
     from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
+OPTIONAL_TEMPLATES = ("version", "variables", "business_key", "title")
+
 
 class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     """Start a BPM instance and wait until it succeeds.
@@ -91,14 +93,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
-    template_fields: Sequence[str] = (
-        *WaitingOperator.template_fields,
-        "bpm_name",
-        "version",
-        "variables",
-        "business_key",
-        "title",
-    )
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "bpm_name", *OPTIONAL_TEMPLATES)
     template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
     operator_extra_links = (AstroZeroBpmInstanceLink(),)
     variables: Any = CheckedVariables()
@@ -138,9 +133,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             if business_key is None:
                 self._refuse_unused(defaults, "without a business_key", {"if_open_instance_exists": "start"})
             self._refuse_unused_wait_arguments(defaults)
-        self._provided_args |= validation.provided_arguments(
-            self, ("version", "variables", "business_key", "title")
-        )
+        self._provided_args |= validation.provided_arguments(self, OPTIONAL_TEMPLATES)
         self._kill_target: tuple[KillTarget, TaskInstanceRef] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
