@@ -1,0 +1,186 @@
+"""Measure whether a change has made the benchmarks worse: ``python -m benchmarks.compare BASE``.
+
+The benchmarks of this checkout, with what is not committed yet, alternate with those of the commit or branch BASE. Both run
+in the same environment, each version with its own package. The exit code is 1 if a figure of this provider is worse than at
+BASE by more than its tolerance, and 2 if the versions cannot be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.batch import ROOT
+from local_stack import Stack, StackError, environment
+
+OPTIONS = {
+    "waiting": "--contenders ours --counts 1000 --seconds 20 --rows 0",
+    "batch": "--launches 3000 --pairs 2 --seconds 10 --mapped 0",
+    "gate": "--rounds 3",
+}
+SHORT = ["waiting", "batch"]
+ROUNDS = 3
+TIMEOUT_SECONDS = 7200.0  # for one run of a benchmark
+
+TOLERANCES = {"requests": 0.3, "CPU": 0.2, "memory": 0.05, "rate": 0.2}
+REFERENCES = (
+    "http provider",
+    "Airflow alone",
+    "bare loop",
+)  # show how much the machine varies; are not judged
+
+# The lines in which the benchmarks print their measurements, also those of older versions.
+LINES = (
+    r"(?P<what>\d+ tasks?, .+): (?P<requests>\d+) requests, (?P<CPU>[\d.]+) s CPU, (?P<memory>[\d.]+) MB,",
+    r"\d+\. (?P<what>.+): (?P<rate>\d+)/s, [\d.]+ s, (?P<CPU>[\d.]+) s CPU, (?P<memory>[\d.]+) MB",
+    r"\d+\. (?P<what>.+): (?P<CPU>[\d.]+) s CPU \(",
+    r"(?P<what>waiting): .+ cpu=(?P<CPU>[\d.]+), memory=(?P<bytes>\d+), .+=(?P<polls>\d+), requests=(?P<requests>\d+)\)",
+)
+VERDICT = re.compile(r"^(kept  |MISSED)  ", re.MULTILINE)  # begins the last lines of a benchmark
+
+Figures = dict[tuple[str, str], list[float]]
+"""By what was measured, and its kind, which is a key of ``TOLERANCES``."""
+
+
+class Row(NamedTuple):
+    """The medians of one figure."""
+
+    what: str
+    kind: str
+    base: float
+    now: float
+
+    @property
+    def ratio(self) -> float:
+        """The figure now, divided by the figure at BASE."""
+        return self.now / self.base if self.base else 1 + self.now
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the figure is worse by more than its tolerance."""
+        ratio = 1 / self.ratio if self.kind == "rate" else self.ratio
+        return ratio > 1 + TOLERANCES[self.kind] and not self.what.endswith(REFERENCES)
+
+
+def parse(benchmark: str, output: str) -> Figures:
+    """Return the figures that a benchmark has printed."""
+    figures: Figures = {}
+    for line in output.splitlines():
+        for found in filter(None, (re.match(pattern, line) for pattern in LINES)):
+            texts = found.groupdict()
+            what = f"{benchmark}: {texts.pop('what').replace('an answer of', 'a response of')}"
+            values = {kind: float(text) for kind, text in texts.items()}
+            if "polls" in values:
+                values["CPU"] /= max(1, values.pop("polls"))
+                values["memory"] = values.pop("bytes") / 1e6
+            for kind, value in values.items():
+                figures.setdefault((what, kind), []).append(value)
+    return figures
+
+
+def compare(base: Figures, now: Figures) -> list[Row]:
+    """Return the medians of both versions.
+
+    :raises StackError: if only one version has measured a figure.
+    """
+    if different := base.keys() ^ now.keys():
+        raise StackError(f"only one version has measured {', '.join(sorted(map(', '.join, different)))}")
+    return [Row(*name, median(base[name]), median(now[name])) for name in now]
+
+
+def main() -> int:
+    """Measure both versions, print the table, and return the exit code."""
+    options = _options()
+    try:
+        with Stack() as stack:
+            rows = _measure(stack, {"BASE": _checkout(stack, options.base), "now": ROOT}, options)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n| | | BASE | now | now/BASE | tolerance | |\n|:--|:--|--:|--:|--:|--:|:--|")
+    for row in rows:
+        mark = "WORSE" if row.is_worse else ""
+        print(
+            f"| {row.what} | {row.kind} | {row.base:.4g} | {row.now:.4g} | {row.ratio:.2f}"
+            f" | {TOLERANCES[row.kind]:.0%} | {mark} |"
+        )
+    return int(any(row.is_worse for row in rows))
+
+
+def _measure(stack: Stack, folders: dict[str, Path], options: argparse.Namespace) -> list[Row]:
+    figures: dict[str, Figures] = {version: {} for version in folders}
+    for folder in folders.values():
+        check_imports(folder, options.benchmarks)
+    for number in range(options.rounds):
+        for benchmark in options.benchmarks:
+            # The order changes each round, because the speed of the machine may drift.
+            for version in [*folders] if number % 2 else [*reversed(folders)]:
+                output = _run(stack, benchmark, vars(options)[benchmark], folders[version])
+                for (what, kind), values in parse(benchmark, output).items():
+                    figures[version].setdefault((what, kind), []).extend(values)
+                    print(f"{number + 1}. {version}, {what}, {kind}: {values}", flush=True)
+    return compare(figures["BASE"], figures["now"])
+
+
+def _run(stack: Stack, benchmark: str, options: str, folder: Path) -> str:
+    """Run a benchmark, and return its output."""
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *shlex.split(options)]
+    child = stack.start(benchmark, command, _environment(folder), folder)
+    code = child.wait_for_end(TIMEOUT_SECONDS)
+    if not VERDICT.search(child.output()):  # the exit code is also 1 if it has missed a limit
+        raise child.failure(f"ended with exit code {code} before its verdict")
+    return child.output()
+
+
+def _checkout(stack: Stack, base: str) -> Path:
+    """Write the files of a commit into the scratch folder, which changes nothing in the repository."""
+    archive, folder = stack.home / "base.zip", stack.home / "base"
+    _output(["git", "archive", "--output", str(archive), base], ROOT)
+    shutil.unpack_archive(archive, folder)
+    return folder
+
+
+def check_imports(folder: Path, benchmarks: list[str]) -> None:
+    """Check that the processes of a version import the package and its benchmarks from its folder.
+
+    :raises StackError: if they do not, for example because they import the installed package.
+    """
+    modules = ["airflow_provider_astrobpm", *(f"benchmarks.{benchmark}" for benchmark in benchmarks)]
+    code = f"from importlib.util import find_spec; print(*(find_spec(name).origin for name in {modules}), sep='\\n')"
+    for path in _output([sys.executable, "-c", code], Path("/"), _environment(folder)).splitlines():
+        if not Path(path).is_relative_to(folder):
+            raise StackError(f"the version in {folder} would run {path}")
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    # Without bytecode this would measure the compiler.
+    kept = {name: value for name, value in environment().items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(folder)}
+
+
+def _output(command: list[str], folder: Path, env: dict[str, str] | None = None) -> str:
+    process = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise StackError(f"{command[0]}: {process.stderr.strip()}")
+    return process.stdout
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("base", metavar="BASE", help="a commit or a branch")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each version runs")
+    parser.add_argument("--benchmarks", nargs="+", choices=OPTIONS, default=SHORT, help="which to run")
+    for benchmark, options in OPTIONS.items():
+        parser.add_argument(f"--{benchmark}", default=options, help=f"its options ({options})")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
