@@ -50,17 +50,18 @@ Figures = dict[tuple[str, str], list[float]]
 
 
 class Row(NamedTuple):
-    """The medians of one figure."""
+    """A figure, with its values in all runs of both versions."""
 
     what: str
     kind: str
-    base: float
-    now: float
+    base: list[float]
+    now: list[float]
 
     @property
     def ratio(self) -> float:
-        """The figure now, divided by the figure at BASE."""
-        return self.now / self.base if self.base else 1 + self.now
+        """The median now, divided by the median at BASE."""
+        base, now = median(self.base), median(self.now)
+        return now / base if base else 1 + now
 
     @property
     def is_worse(self) -> bool:
@@ -86,13 +87,26 @@ def parse(benchmark: str, output: str) -> Figures:
 
 
 def compare(base: Figures, now: Figures) -> list[Row]:
-    """Return the medians of both versions.
+    """Return a row for each figure.
 
     :raises StackError: if only one version has measured a figure.
     """
     if different := base.keys() ^ now.keys():
         raise StackError(f"only one version has measured {', '.join(sorted(map(', '.join, different)))}")
-    return [Row(*name, median(base[name]), median(now[name])) for name in now]
+    return [Row(*name, base[name], now[name]) for name in now]
+
+
+def table(rows: list[Row]) -> str:
+    """Return the medians as a Markdown table, with the minimum and the maximum in brackets."""
+
+    def listed(values: list[float]) -> str:
+        return f"{median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+
+    return "| | | BASE | now | now/BASE | tolerance | |\n|:--|:--|--:|--:|--:|--:|:--|\n" + "".join(
+        f"| {row.what} | {row.kind} | {listed(row.base)} | {listed(row.now)} | {row.ratio:.2f} |"
+        f" {TOLERANCES[row.kind]:.0%} | {'WORSE' if row.is_worse else ''} |\n"
+        for row in rows
+    )
 
 
 def main() -> int:
@@ -104,13 +118,7 @@ def main() -> int:
     except StackError as error:
         print(error, file=sys.stderr)
         return 2
-    print("\n| | | BASE | now | now/BASE | tolerance | |\n|:--|:--|--:|--:|--:|--:|:--|")
-    for row in rows:
-        mark = "WORSE" if row.is_worse else ""
-        print(
-            f"| {row.what} | {row.kind} | {row.base:.4g} | {row.now:.4g} | {row.ratio:.2f}"
-            f" | {TOLERANCES[row.kind]:.0%} | {mark} |"
-        )
+    print(f"\n{table(rows)}")
     return int(any(row.is_worse for row in rows))
 
 

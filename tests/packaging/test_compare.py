@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare import Row, check_imports, compare, parse
+from benchmarks.compare import Row, check_imports, compare, parse, table
 from local_stack import StackError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,9 @@ def test_older_versions_are_read() -> None:
 
 def test_medians_are_compared() -> None:
     base, now = {("x", "CPU"): [1.0, 2.0, 9.0]}, {("x", "CPU"): [3.0, 0.5, 3.0]}
-    assert compare(base, now) == [Row("x", "CPU", 2, 3)]
+    (row,) = compare(base, now)
+    assert row.ratio == 1.5
+    assert table([row]).splitlines()[2] == "| x | CPU | 2 (1 to 9) | 3 (0.5 to 3) | 1.50 | 20% | WORSE |"
     with pytest.raises(StackError, match="only one version has measured x, CPU"):
         compare(base, {})
 
@@ -91,7 +93,7 @@ def test_medians_are_compared() -> None:
 def test_a_figure_is_worse_beyond_its_tolerance(
     what: str, kind: str, base: float, now: float, is_worse: bool
 ) -> None:
-    assert Row(what, kind, base, now).is_worse is is_worse
+    assert Row(what, kind, [base], [now]).is_worse is is_worse
 
 
 def test_a_version_runs_only_its_own_code(tmp_path: Path) -> None:
