@@ -148,7 +148,8 @@ def _measure(stack: Stack, folders: dict[str, Path], options: argparse.Namespace
                 found = _run(stack, benchmark, vars(options)[benchmark], folders[version])
                 for (what, kind), values in found.items():
                     figures[version].setdefault((what, kind), []).extend(values)
-                    print(f"{number + 1}. {version}, {what}, {kind}: {values}", flush=True)
+                    listed = ", ".join(f"{value:.4g}" for value in values)
+                    print(f"{number + 1}. {version}, {what}, {kind}: {listed}", flush=True)
     return compare(figures["BASE"], figures["now"])
 
 
