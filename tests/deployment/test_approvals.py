@@ -50,11 +50,12 @@ class Run:
     def respond(self, option: str) -> dict[str, Any]:
         """Answer Airflow's question, as its page does, and return the question."""
 
-        def asked() -> dict[str, Any] | None:
-            found = self.airflow.call("GET", f"{self.path}/hitlDetails")["hitl_details"]
-            return found[0] if found else None
+        def waits() -> bool | None:
+            # An answer that comes while the task still runs does not wake it. No person is so fast.
+            return self.states().get(QUESTION) in {"awaiting_input", "deferred"} or None
 
-        question = self.airflow.until("Airflow asks", asked)
+        self.airflow.until("Airflow asks", waits)
+        (question,) = self.airflow.call("GET", f"{self.path}/hitlDetails")["hitl_details"]
         path = f"{self.path}/taskInstances/{QUESTION}/-1/hitlDetails"
         self.airflow.call("PATCH", path, {"chosen_options": [option], "params_input": {}})
         return question
