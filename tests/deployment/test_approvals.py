@@ -55,6 +55,7 @@ class Run:
             return self.states().get(QUESTION) in {"awaiting_input", "deferred"} or None
 
         self.airflow.until("Airflow asks", waits)
+        question: dict[str, Any]
         (question,) = self.airflow.call("GET", f"{self.path}/hitlDetails")["hitl_details"]
         path = f"{self.path}/taskInstances/{QUESTION}/-1/hitlDetails"
         self.airflow.call("PATCH", path, {"chosen_options": [option], "params_input": {}})
