@@ -7,6 +7,7 @@ TESTS ?=
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
+BASE ?= HEAD
 
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
@@ -20,7 +21,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +110,9 @@ bench-batch: $(STAMP)  ## Measure what a batch of 10,000 launches costs, and wri
 
 bench-gate: $(STAMP)  ## Measure what one gate costs a worker, and the http provider's, and write docs/performance.md (5 minutes)
 	@$(BIN)/python -m benchmarks.gate --write
+
+bench-compare: $(STAMP)  ## Measure whether a change has made waits or batches worse than at BASE, a commit or branch (15 minutes)
+	@$(BIN)/python -m benchmarks.compare $(BASE)
 
 bench-tokens: $(STAMP)  ## Let 200 waits lose their token every second, and count what is lost (10 minutes)
 	@$(BIN)/python -m benchmarks.tokens

@@ -37,11 +37,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-name": "Huawei Cloud Astro Zero",
                 "ui-field-behaviour": {
                     "hidden-fields": [],
-                    "relabeling": {
-                        "login": "Client id",
-                        "password": "Client secret",
-                        "schema": "Scheme",
-                    },
+                    "relabeling": {"login": "Client id", "password": "Client secret", "schema": "Scheme"},
                     "placeholders": {
                         "host": "appcube.cn-north-4.huaweicloud.com",
                         "schema": "https",

@@ -28,7 +28,6 @@ class BatchCounts(NamedTuple):
     :param total: how many were to be started; ``None`` if unknown.
     :param instances: the started instances, by the numbers of their launches.
     :param found: how many of those were found after the answers to their starts were lost.
-    :param refused: how many the server refused.
     :param in_doubt: how many may have been started but were not found.
     """
 
@@ -51,11 +50,9 @@ class BatchCounts(NamedTuple):
 
 
 def describe_launch(number: int, its_id: str | int | None, **more: object) -> str:
-    """Describe a launch by its number, with its id and more details in brackets.
+    """Describe a launch by its number, with its id and more details, unless they are ``None``, in brackets.
 
-    :param number: its place in the batch.
     :param its_id: its id. Only a string is shown: a number is a line or list position and adds nothing.
-    :param more: further details by name; ``None`` is left out.
     """
     parts = [f"id {its_id!r}"] if isinstance(its_id, str) else []
     parts += [f"{name.replace('_', ' ')} {value!r}" for name, value in more.items() if value is not None]
@@ -67,7 +64,6 @@ def in_doubt_error(
 ) -> AmbiguousStartError:
     """Return the error for a batch in which it is unknown whether some launches were started.
 
-    :param account: the launches, counted by outcome.
     :param lost: the launches in doubt by business key, each with the error of its start.
     :param doubts: why the search for their instances was inconclusive, by business key.
     """
@@ -85,8 +81,6 @@ def in_doubt_error(
 def add_counts(account: BatchCounts, error: CallError, found: Sequence[tuple[str, CallError]]) -> None:
     """Add the state of the whole batch to the error of the call that stopped it.
 
-    :param account: the launches, counted by outcome.
-    :param error: the error of the call.
     :param found: the launches, in words, that were found although the answers to their starts were lost, each with that error.
     """
     if found:
@@ -100,20 +94,14 @@ def add_counts(account: BatchCounts, error: CallError, found: Sequence[tuple[str
 
 
 def group_reasons(launches: Iterable[tuple[str, str]]) -> str:
-    """Name each reason once, with the first launches that it applies to.
-
-    :param launches: each launch in words, with its reason.
-    """
+    """Name each reason once, with the first of the launches, in words, that it applies to."""
     by_reason: dict[str, list[str]] = {}
     for who, reason in launches:
         by_reason.setdefault(reason.removesuffix("."), []).append(who)
     parts = []
     for reason, names in list(by_reason.items())[:MAX_REASONS]:
-        more = (
-            f" and {len(names) - MAX_LAUNCHES_PER_REASON} more"
-            if len(names) > MAX_LAUNCHES_PER_REASON
-            else ""
-        )
+        rest = len(names) - MAX_LAUNCHES_PER_REASON
+        more = f" and {rest} more" if rest > 0 else ""
         parts.append(f"launch {', '.join(names[:MAX_LAUNCHES_PER_REASON])}{more}: {reason}")
     others = len(by_reason) - MAX_REASONS
     return "; ".join([*parts, f"and {others} more reasons"] if others > 0 else parts)

@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 
 
 class StartLaunch(NamedTuple):
-    """Decision to start a launch.
-
-    :param key: the business key of its instance.
-    """
+    """Decision to start a launch with a business key."""
 
     launch: Launch
     key: str
@@ -50,10 +47,7 @@ class StartLaunch(NamedTuple):
 class BatchDecider:
     """Decides about the launches of a batch. It remembers which instances it has adopted, launch by launch.
 
-    :param request: the batch.
-    :param record: the record of earlier tries, if any.
     :param matches: the instances with a key of the batch; ``None`` if no search was needed.
-    :param form: how the endpoint changes business keys, if known.
     :raises BatchChangedError: if the custom keys differ from those that an earlier try has used.
     """
 
@@ -69,15 +63,12 @@ class BatchDecider:
         self._record = record
         self._matches = matches = matches or KeyMatches(lambda _one: False)
         self._oldest = request.oldest(record)
-        own_record = request.own(record)
+        self._own_record = own_record = request.own(record)
         if own_record and own_record.own_keys not in (None, request.keys_signature()):
             raise BatchChangedError("its launches have other business keys")
-        self._own_record = own_record
         began = own_record.posted_at if own_record else None
         resumes_older = request.keeps_open or request.goes_on_from(record) is not None
         self._since = request.since if began is None or resumes_older else began
-        self._is_answered = request.is_answered(record)
-        self._is_first = record is None and request.try_number <= 1
         known = request.resumable_record(record)
         self.met = known.satisfied_launches() if known else frozenset()
         """The launches that have met the condition before. Later changes of their instances do not matter."""
@@ -151,7 +142,8 @@ class BatchDecider:
         here = [*mine, *older, *(one for _, one in self._older_open.get(launch.number, ()))]
         unknown = [one for one in here if one.id in self._unclear]
         unclear = [one for one in unknown if has_met or self._request.is_relevant(one)]
-        doubt = None if self._is_first else self._doubt(launch.bpm_name)
+        is_first = self._record is None and self._request.try_number <= 1
+        doubt = None if is_first else self._doubt(launch.bpm_name)
         made = decide_start(
             self._request,
             self._record,
@@ -171,22 +163,15 @@ class BatchDecider:
         return made
 
     def _check_place(self, launch: Launch, own: list[tuple[BatchKey, BpmInstance]]) -> None:
-        """Check that no other launch has an instance in this launch's place.
-
-        :param own: the instances that this generation has started there.
-        """
-        for other, instance in [*own, *self._older_in_place(launch.number)]:
+        """Check that no other launch has an instance in this launch's place, where this generation has started ``own``."""
+        has_resumed = self._own_record is not None and self._own_record.posted_at is not None
+        if has_resumed or not self._request.generation_is_certain:
+            own = [*own, *self._older_open.get(launch.number, ())]
+        for other, instance in own:
             if other.digest != launch.digest:
                 raise BatchChangedError(
                     f"launch {launch.number} differs from the launch that started {instance}"
                 )
-
-    def _older_in_place(self, number: int) -> list[tuple[BatchKey, BpmInstance]]:
-        """Return the open instances of older generations in a launch's place, if this generation has already resumed."""
-        has_resumed = self._own_record is not None and self._own_record.posted_at is not None
-        return (
-            self._older_open.get(number, []) if has_resumed or not self._request.generation_is_certain else []
-        )
 
     def superseded(self) -> list[BpmInstance]:
         """Return the open instances of older generations that no launch has adopted so far."""
@@ -232,7 +217,7 @@ class BatchDecider:
             return [], []
         known = [one for one in matches if is_recorded_instance(record, launch.number, key, one)]
         may_be_more = record.answered_at is None or record.unproven
-        if not known and may_be_more and not self._is_answered:
+        if not known and may_be_more and not request.is_answered(record):
             # A process died before it recorded its instances, or the server refused a start and carried it out anyway.
             new = [
                 one

@@ -16,36 +16,29 @@ from airflow_provider_astrobpm.client import operations, validation
 from airflow_provider_astrobpm.client import variables as values
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.operations import Operation
 
-MAX_LAUNCHES_IN_MEMORY = (
-    20_000  # launches kept in memory from validation to start; of larger inputs, all are read again
-)
+MAX_LAUNCHES_IN_MEMORY = 20_000
+"""Launches kept in memory from validation to start; of larger inputs, all are read again."""
 LAUNCH_FIELDS = ("bpm_name", "version", "variables", "business_key", "title", "id")
 """The fields of a launch."""
 
 
-class InputPosition(str):
-    """The position of a launch in its input, as text, with the line number or the list position as a number."""
+class InputPosition(NamedTuple):
+    """The position of a launch in its input, in words, and its line number or list position."""
 
-    __slots__ = ("number",)
+    words: str
     number: int
 
-    def __new__(cls, words: str, number: int) -> Self:
-        """Make it from its text and its number."""
-        made = super().__new__(cls, words)
-        made.number = number
-        return made
+    def __str__(self) -> str:
+        return self.words
 
 
 class AuthorFields(NamedTuple):
     """The author's fields of a launch that the result repeats.
 
     :param id: the author's id; without one, the line number or the list position.
-    :param title: the title.
     :param variables: the variables as sent; ``None`` if the result does not include them.
     """
 
@@ -58,11 +51,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     """One start of a batch.
 
     :param number: the place in the batch, from 1.
-    :param bpm_name: the BPM's name.
-    :param version: the version to run; without it the enabled one runs.
-    :param variables: values for the BPM's variables.
     :param business_key: the author's own key; without one, the launch gets a key made from the task.
-    :param title: the instance's title.
     :param default_title: the title if the author sets none, neither as a field nor as a variable.
     :param id: the author's id, which the result repeats.
     :param line: the line number, if it differs from the place in the batch.
@@ -77,53 +66,6 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
     default_title: str | None = None
     id: str | int | None = None
     line: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        number: int,
-        given: object,
-        *,
-        bpm_name: str | None = None,
-        version: str | None = None,
-        default_title: str | None = None,
-        zone: values.Zone = values.unknown_zone,
-        line: int | None = None,
-    ) -> Self:
-        """Make a launch from an author's mapping, and validate it as a start does.
-
-        :param number: the place in the batch, from 1.
-        :param given: a mapping with some of ``LAUNCH_FIELDS``.
-        :param bpm_name: the default for its BPM name.
-        :param version: the default for its version, if it names no BPM.
-        :param default_title: the default for its title.
-        :param zone: returns the zone of the API's timestamps, for datetimes among the variables.
-        :param line: the line number, if it differs from the place in the batch.
-        :raises ValueError: if the launch cannot be started.
-        """
-        if not isinstance(given, Mapping):
-            raise ValueError(
-                f"it must be a mapping with some of {', '.join(LAUNCH_FIELDS)}, not {type(given).__name__}"
-            )
-        if unknown := [name for name in given if name not in LAUNCH_FIELDS]:
-            raise ValueError(f"it has no field {unknown[0]!r}; the fields are {', '.join(LAUNCH_FIELDS)}")
-        own = {name: value for name, value in given.items() if value is not None}
-        if "bpm_name" not in own:
-            if bpm_name is None:
-                raise ValueError("it needs a bpm_name, because the batch has none")
-            own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
-        for name in ("bpm_name", "version", "business_key"):
-            if name in own:
-                own[name] = validation.identifier(own[name], name)
-        if "title" in own:
-            own["title"] = validation.rendered_text(own["title"], "title")
-        if "variables" in own:
-            own["variables"] = values.json_ready(own["variables"], zone)
-        if "id" in own:
-            _check_id(own["id"])
-        launch = cls(number, **own, default_title=default_title, line=line)
-        launch.operation("of the task" if launch.business_key is None else launch.business_key)
-        return launch
 
     @cached_property
     def digest(self) -> str:
@@ -140,10 +82,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
         return base64.b32encode(whole[:5]).decode().lower()[:4]
 
     def author_fields(self, *, with_variables: bool = False) -> AuthorFields:
-        """Return the author's fields of this launch for the result.
-
-        :param with_variables: whether to include the variables.
-        """
+        """Return the author's fields of this launch for the result."""
         number = self.number if self.line is None else self.line
         sent = dict(self.variables or {}) if with_variables else None
         return AuthorFields(number if self.id is None else self.id, self.title, sent)
@@ -166,7 +105,7 @@ class Launch(msgspec.Struct, frozen=True, dict=True):
 
 
 def parse_launches(
-    items: Iterable[tuple[str, object]],
+    items: Iterable[tuple[InputPosition, object]],
     *,
     bpm_name: str | None = None,
     version: str | None = None,
@@ -175,27 +114,24 @@ def parse_launches(
 ) -> Iterator[Launch]:
     """Validate launches one by one.
 
-    :param items: each launch as the author wrote it, with its position in words; an ``InputPosition`` also has a line number.
+    :param items: each launch as the author wrote it: a mapping with some of ``LAUNCH_FIELDS``.
     :param bpm_name: the default for the BPM name.
     :param version: the default for the version, for launches that name no BPM.
     :param title_of: returns the default title of a launch, by its number.
     :param zone: returns the zone of the API's timestamps, for datetimes among the variables.
     :raises ValueError: for a launch that cannot be started, or that repeats a business key or id; the error says where.
     """
-    places: dict[str, str] = {}
+    places: dict[str, InputPosition] = {}
     ids: dict[str, int] = {}
     for number, (where, given) in enumerate(items, 1):
-        line = where.number if isinstance(where, InputPosition) and where.number != number else None
         try:
-            launch = Launch.of(
+            launch = Launch(
                 number,
-                given,
-                bpm_name=bpm_name,
-                version=version,
+                **_checked_fields(given, bpm_name, version, zone),
                 default_title=title_of(number) if title_of else None,
-                zone=zone,
-                line=line,
+                line=None if where.number == number else where.number,
             )
+            launch.operation("of the task" if launch.business_key is None else launch.business_key)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         key = launch.business_key
@@ -207,17 +143,32 @@ def parse_launches(
         yield launch
 
 
-def reject_custom_keys(launches: Iterable[Launch]) -> Iterator[Launch]:
-    """Return the launches of an input that is started while it is read.
-
-    :raises ValueError: for a custom business key: other instances with that key must be known before the first start.
-    """
-    for launch in launches:
-        if launch.business_key is not None:
-            raise ValueError(
-                f"launch {launch.number} has a business_key of its own, which needs validate_first=True"
-            )
-        yield launch
+def _checked_fields(
+    given: object, bpm_name: str | None, version: str | None, zone: values.Zone
+) -> dict[str, Any]:
+    """Return the fields of an author's mapping, validated as a start does."""
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"it must be a mapping with some of {', '.join(LAUNCH_FIELDS)}, not {type(given).__name__}"
+        )
+    if unknown := [name for name in given if name not in LAUNCH_FIELDS]:
+        raise ValueError(f"it has no field {unknown[0]!r}; the fields are {', '.join(LAUNCH_FIELDS)}")
+    own = {name: value for name, value in given.items() if value is not None}
+    if "bpm_name" not in own:
+        if bpm_name is None:
+            raise ValueError("it needs a bpm_name, because the batch has none")
+        own = {"bpm_name": bpm_name, **({} if version is None else {"version": version}), **own}
+    identifiers = [name for name in ("bpm_name", "version", "business_key") if name in own]
+    own |= {name: validation.identifier(own[name], name) for name in identifiers}
+    if "title" in own:
+        own["title"] = validation.rendered_text(own["title"], "title")
+    if "variables" in own:
+        own["variables"] = values.json_ready(own["variables"], zone)
+    if isinstance(own_id := own.get("id"), str):
+        validation.identifier(own_id, "id")
+    elif isinstance(own_id, bool) or not isinstance(own_id, int | None):
+        raise ValueError(f"id must be a string or an integer, not {own_id!r}")
+    return own
 
 
 class BatchInputSummary(NamedTuple):
@@ -226,26 +177,8 @@ class BatchInputSummary(NamedTuple):
     total: int
     own_keys: dict[int, str]
     """The authors' own business keys, by the numbers of their launches."""
-
-
-class VariableNames(dict[tuple[str, str | None], dict[str, int]]):
-    """The variable names of an input, by BPM and version, each with the number of the first launch that uses it."""
-
-    def recording(self, read: Callable[[], Iterator[Launch]]) -> Callable[[], Iterator[Launch]]:
-        """Return a reader that also records the names of the variables.
-
-        :param read: reads the launches from the beginning.
-        """
-
-        def reading() -> Iterator[Launch]:
-            for launch in read():
-                if launch.variables:
-                    places = self.setdefault((launch.bpm_name, launch.version), {})
-                    for name in launch.variables:
-                        places.setdefault(name, launch.number)
-                yield launch
-
-        return reading
+    variable_names: dict[tuple[str, str | None], dict[str, int]]
+    """The names of the variables, by BPM and version, each with the number of the first launch that uses it."""
 
 
 def validate_all(
@@ -255,21 +188,25 @@ def validate_all(
 
     That function raises ``ValueError`` if the launches have changed.
 
-    :param read: reads the launches from the beginning.
     :raises ValueError: for a launch that cannot be started.
     """
     own_keys: dict[int, str] = {}
+    variable_names: dict[tuple[str, str | None], dict[str, int]] = {}
     digests: list[str] = []
     kept: list[Launch] = []
     for launch in read():
         digests.append(launch.digest)
         if launch.business_key is not None:
             own_keys[launch.number] = launch.business_key
+        if launch.variables:
+            first_uses = variable_names.setdefault((launch.bpm_name, launch.version), {})
+            for name in launch.variables:
+                first_uses.setdefault(name, launch.number)
         if len(digests) <= MAX_LAUNCHES_IN_MEMORY:
             kept.append(launch)
         else:
             kept.clear()
-    survey = BatchInputSummary(len(digests), own_keys)
+    survey = BatchInputSummary(len(digests), own_keys, variable_names)
     if survey.total <= MAX_LAUNCHES_IN_MEMORY:
         return survey, lambda: iter(kept)
     return survey, lambda: _unchanged(read(), digests)
@@ -282,8 +219,8 @@ def _unchanged(launches: Iterator[Launch], digests: list[str]) -> Iterator[Launc
         yield launch
 
 
-def with_positions(given: object) -> Iterator[tuple[str, object]]:
-    """Return the launches of a list, each with its position in words.
+def with_positions(given: object) -> Iterator[tuple[InputPosition, object]]:
+    """Return the launches of a list, each with its position.
 
     :raises ValueError: if the argument is not a list.
     """
@@ -295,10 +232,3 @@ def with_positions(given: object) -> Iterator[tuple[str, object]]:
         )
         raise ValueError(f"launches must be a list of mappings, not {type(given).__name__}{instead}")
     return ((InputPosition(f"launch {number}", number), one) for number, one in enumerate(given, 1))
-
-
-def _check_id(value: object) -> None:
-    if isinstance(value, str):
-        validation.identifier(value, "id")
-    elif isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"id must be a string or an integer, not {value!r}")

@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_form import KeyForm
 
-SIGNATURE_LENGTH = (
-    4  # characters of an instance's signature, by which it is recognised as the one of a custom key
-)
+# Airflow limits the length of a record.
+SIGNATURE_LENGTH = 4  # characters by which an instance is recognised as the one of a custom key
 MAX_SATISFIED_LAUNCHES = 60_000  # launches that a record can mark as satisfied
-MAX_LAUNCHES_WITH_CUSTOM_KEYS = (
-    10_000  # launches in a batch in which some have custom keys: Airflow limits the length of a record
-)
+MAX_LAUNCHES_WITH_CUSTOM_KEYS = 10_000  # launches in a batch in which some have custom keys
 
 
 class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,34 +134,22 @@ class BatchRequest(TryRequest[BatchRecord]):
 
     def keys_signature(self) -> str | None:
         """Return a signature of the custom keys and their places."""
-        return (
-            _signature(*map(str, self.own_keys), *self.own_keys.values(), length=16)
-            if self.own_keys
-            else None
-        )
-
-    def instance_signatures(self, instances: Mapping[int, BpmInstance]) -> str | None:
-        """Return the signatures by which a later try recognises the instances with custom keys.
-
-        :param instances: the started instances, by the numbers of their launches.
-        """
         if not self.own_keys:
             return None
-        of_each = {
-            number: _signature(key, instances[number].id)
-            for number, key in self.own_keys.items()
-            if number in instances
-        }
-        return "".join(
-            of_each.get(number, "-" * SIGNATURE_LENGTH) for number in range(1, max(self.own_keys) + 1)
-        )
+        return _signature(*map(str, self.own_keys), *self.own_keys.values(), length=16)
+
+    def instance_signatures(self, instances: Mapping[int, BpmInstance]) -> str | None:
+        """Return the signatures by which a later try recognises the instances with custom keys, by launch number."""
+        if not self.own_keys:
+            return None
+        signatures = ["-" * SIGNATURE_LENGTH] * max(self.own_keys)
+        for number in self.own_keys.keys() & instances:
+            signatures[number - 1] = _signature(self.own_keys[number], instances[number].id)
+        return "".join(signatures)
 
 
 def is_recorded_instance(record: BatchRecord, number: int, key: str, instance: BpmInstance) -> bool:
-    """Return whether an instance with a custom key is the one that a launch has started.
-
-    :param key: the key as sent.
-    """
+    """Return whether an instance with a custom key, as sent, is the one that a launch has started."""
     marked = (record.own or "")[SIGNATURE_LENGTH * (number - 1) : SIGNATURE_LENGTH * number]
     return marked == _signature(key, instance.id)
 

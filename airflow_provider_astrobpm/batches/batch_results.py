@@ -33,32 +33,16 @@ OUTCOMES: tuple[LaunchOutcome, ...] = get_args(LaunchOutcome)
 FAILURES: tuple[LaunchOutcome, ...] = ("failed", "refused")
 
 RESULT_COLUMNS = (
-    "number",
-    "id",
-    "title",
-    "outcome",
-    "reason",
-    "business_key",
-    "bpm_name",
-    "instance_id",
-    "state",
-    "bp_status",
-    "start_time",
-    "end_time",
-    "start_time_utc",
-    "end_time_utc",
-    "url",
-)
+    "number", "id", "title", "outcome", "reason", "business_key", "bpm_name", "instance_id", "state", "bp_status",
+    "start_time", "end_time", "start_time_utc", "end_time_utc", "url",
+)  # fmt: skip
 """The columns of a launch in the result."""
 VARIABLES_COLUMN = "variables"
 """An additional column, if the task asks for it."""
 
 
 def result_columns(*, with_variables: bool) -> tuple[str, ...]:
-    """Return the columns of a launch in the result.
-
-    :param with_variables: whether to include the launch's variables.
-    """
+    """Return the columns of a launch in the result."""
     return (*RESULT_COLUMNS, VARIABLES_COLUMN) if with_variables else RESULT_COLUMNS
 
 
@@ -66,7 +50,6 @@ def allowed_failures(value: float, total: int) -> int:
     """Return how many launches may fail.
 
     :param value: their number, or a fraction of all launches, below 1.
-    :param total: the number of launches.
     """
     # Use the decimal fraction as written: 0.29 of 100 allows 29, but the binary fraction would allow 28.
     return value if isinstance(value, int) else math.floor(Fraction(str(value)) * total)
@@ -85,22 +68,20 @@ class LaunchResult(NamedTuple):
     """The author's fields of the launch, if known."""
 
     def as_dict(self, *, url: str | None, timezone: tzinfo | None) -> dict[str, Any]:
-        """Return the launch as a result row: the fields of ``RESULT_COLUMNS``, and the variables if they are known.
-
-        :param url: the link to the instance, if any.
-        :param timezone: the zone of the API's timestamps, if known.
-        """
+        """Return the launch as a result row: the fields of ``RESULT_COLUMNS``, and the variables if they are known."""
         seen: dict[str, Any] = self.instance.as_dict(url=url, timezone=timezone) if self.instance else {}
         author_fields = self.author_fields or AuthorFields(self.number)
-        title = author_fields.title or (self.instance.title if self.instance else None)
-        seen |= {"number": self.number, "outcome": self.outcome, "reason": self.reason, "title": title}
-        seen |= {
+        own = {
+            "number": self.number,
             "id": author_fields.id,
-            "instance_id": self.instance_id,
+            "title": author_fields.title or (self.instance.title if self.instance else None),
+            "outcome": self.outcome,
+            "reason": self.reason,
             "bpm_name": seen.get("name"),
+            "instance_id": self.instance_id,
             "url": url,
         }
-        row = {column: seen.get(column) for column in RESULT_COLUMNS}
+        row = {column: own.get(column, seen.get(column)) for column in RESULT_COLUMNS}
         return row if author_fields.variables is None else {**row, VARIABLES_COLUMN: author_fields.variables}
 
     def __str__(self) -> str:
@@ -110,10 +91,7 @@ class LaunchResult(NamedTuple):
 
 
 class BatchResult:
-    """The outcome of a batch.
-
-    :param ends: the outcome of each launch.
-    """
+    """The outcome of a batch, from that of each launch."""
 
     def __init__(self, ends: Iterable[LaunchResult]) -> None:
         self._ends = sorted(ends, key=lambda end: (OUTCOMES.index(end.outcome), end.number))
@@ -146,12 +124,8 @@ class BatchResult:
             return None
         return BatchFailedError(
             f"{self.failures} of {len(self)} launches failed, and at most {max_failures} may ('max_failures'): "
-            f"{self._reasons()}"
+            f"{group_reasons((str(end), end.reason or '') for end in self._ends[: self.failures])}"
         )
-
-    def _reasons(self) -> str:
-        """Name each reason once, with the first launches that failed because of it."""
-        return group_reasons((str(end), end.reason or "") for end in self._ends[: self.failures])
 
     def __str__(self) -> str:
         counts = [f"{count} {outcome.replace('_', ' ')}" for outcome, count in self.counts.items() if count]
@@ -171,7 +145,6 @@ def build_result(
     :param refusals: why launches were refused, by their numbers.
     :param end: how the wait for them ended; ``None`` if the task did not wait.
     :param seen: the instances as last seen, by their ids.
-    :param author_fields: the author's fields of each launch, if known.
     """
     still_open = set(end.open) if end else set()
 

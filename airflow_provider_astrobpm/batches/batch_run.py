@@ -8,6 +8,7 @@ beforehand, and what it has done afterwards.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -60,54 +61,43 @@ class BatchStartResult(NamedTuple):
     """The author's fields of each launch, in order."""
 
 
+@dataclass
 class BatchRun:
     """Starts or adopts the instances of a batch.
 
-    :param request: what to start, and for which try.
     :param launches: returns the launches from the beginning, each time it is called.
     :param sender: sends the starts; its client, log and clock serve for everything else.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
     :param total: the number of launches, if known. Then every launch is decided before the first start.
     :param may_be_refused: how many launches may be refused before no more are started; ``None`` for any number.
-    :param with_variables: whether the author's fields in the result include the variables.
     """
 
-    def __init__(
-        self,
-        request: BatchRequest,
-        launches: Callable[[], Iterator[Launch]],
-        *,
-        sender: BatchSender,
-        remember: Callable[[BatchRecord], None],
-        total: int | None = None,
-        may_be_refused: int | None = None,
-        with_variables: bool = False,
-    ) -> None:
-        self._request = request
-        self._launches = launches
-        self._sender = sender
-        self._remember = remember
-        self._total = total
-        self._read = 0
-        self._may_be_refused = may_be_refused
-        self._with_variables = with_variables
-        self._said: list[AuthorFields] = []
-        self._adopted: dict[int, BpmInstance] = {}
-        self._had_begun = False
+    request: BatchRequest
+    launches: Callable[[], Iterator[Launch]]
+    _: KW_ONLY
+    sender: BatchSender
+    remember: Callable[[BatchRecord], None]
+    total: int | None = None
+    may_be_refused: int | None = None
+    with_variables: bool = False
+    _read: int = 0
+    _said: list[AuthorFields] = field(default_factory=list)
+    _adopted: dict[int, BpmInstance] = field(default_factory=dict)
+    _had_begun: bool = False
 
     @property
     def instances(self) -> dict[int, BpmInstance]:
         """The instances adopted or started so far, by the numbers of their launches."""
-        return self._adopted | self._sender.state.instances
+        return self._adopted | self.sender.state.instances
 
     @property
     def under_way(self) -> int:
         """The number of starts being sent."""
-        return self._sender.state.under_way
+        return self.sender.state.under_way
 
     def stop(self, reason: Exception) -> None:
         """Start no more launches. ``launch`` raises the reason once the pending starts are answered. Thread-safe."""
-        self._sender.state.stop(reason)
+        self.sender.state.stop(reason)
 
     async def launch(self, record: BatchRecord | None) -> BatchStartResult:
         """Adopt what earlier tries of the batch have started, and start what is missing.
@@ -121,25 +111,22 @@ class BatchRun:
         try:
             return await self._launch(record)
         except AstroZeroError as error:
-            error.connection = error.connection or self._sender.client.settings.connection
+            error.connection = error.connection or self.sender.client.settings.connection
             raise
 
     async def _launch(self, record: BatchRecord | None) -> BatchStartResult:
         if record is not None:
-            self._sender.endpoint.key_example = self._sender.endpoint.key_example or record.key_example
+            self.sender.endpoint.key_example = self.sender.endpoint.key_example or record.key_example
         try:
             matches = await self._search(record)
-            decider = BatchDecider(self._request, record, matches, form=self._sender.endpoint.key_form)
-            begins_again = (
-                self._request.oldest(record) == self._request.generation and not self._request.keeps_open
-            )
-            if self._total is None and begins_again:  # regardless of the input
-                await self._terminate(decider.superseded())
-            keys = self._decide_all(decider) if self._total is not None else None
-            if keys is not None:
+            decider = BatchDecider(self.request, record, matches, form=self.sender.endpoint.key_form)
+            keys = self._decide_all(decider) if self.total is not None else None
+            is_resumed = self.request.oldest(record) != self.request.generation
+            begins_again = not (is_resumed or self.request.keeps_open)
+            if keys is not None or begins_again:  # regardless of the input
                 await self._terminate(decider.superseded())
         except AmbiguousStartError:
-            await self._write_record(self._request.record_person_asked(record, BatchRecord))
+            await self._write_record(self.request.record_person_asked(record, BatchRecord))
             raise
         begun = self._new_record(record, decider)
         to_start = None if keys is None else len(keys) - keys.count(None)
@@ -150,18 +137,18 @@ class BatchRun:
             begun = self._answered(begun)
         if to_start is None:
             await self._terminate(decider.superseded())
-        self._sender.client.meter.count(ADOPTIONS, len(self._adopted))
+        self.sender.client.meter.count(ADOPTIONS, len(self._adopted))
         done = msgspec.structs.replace(
             begun,
-            own=self._request.instance_signatures(self.instances),
-            deadline=self._request.deadline(self._sender.clock(), begun.deadline),
+            own=self.request.instance_signatures(self.instances),
+            deadline=self.request.deadline(self.sender.clock(), begun.deadline),
             unfinished=False,
         )
         await self._write_record(done)
         return BatchStartResult(
-            total=self._total or self._read,
+            total=self.total or self._read,
             instances=self.instances,
-            refused=self._sender.state.refused,
+            refused=self.sender.state.refused,
             met=decider.met & self._adopted.keys(),
             record=done,
             author_fields=self._said,
@@ -169,61 +156,58 @@ class BatchRun:
 
     async def _write_record(self, record: BatchRecord) -> None:
         # Use another thread: Airflow does not expect blocking requests from a thread that runs an event loop.
-        await asyncio.to_thread(self._remember, record)
+        await asyncio.to_thread(self.remember, record)
 
     async def _search(self, record: BatchRecord | None) -> KeyMatches | None:
         """Find all instances with a key of the batch, if there can be any."""
-        if try_request.choose_lookup(self._request, record) is LookupMethod.NONE:
+        if try_request.choose_lookup(self.request, record) is LookupMethod.NONE:
             return None
-        if (seconds := try_request.lookup_delay(self._request, record, self._sender.clock())) > 0:
-            self._sender.log(
-                LogNote(
-                    f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
-                )
-            )
-            await self._sender.sleep(seconds)
+        if (seconds := try_request.lookup_delay(self.request, record, self.sender.clock())) > 0:
+            words = f"Waiting {seconds:.0f} s before the search, until every instance of earlier tries shows"
+            self.sender.log(LogNote(words))
+            await self.sender.sleep(seconds)
         try:
-            matches = self._request.new_matches(self._sender.endpoint.key_form, self._sender.clock)
-            is_enough = partial(self._is_complete, record)
-            return await self._sender.client.run(key_search.find_matches(matches, is_enough=is_enough))
+            matches = self.request.new_matches(self.sender.endpoint.key_form, self.sender.clock)
+            search = key_search.find_matches(matches, is_enough=partial(self._is_complete, record))
+            return await self.sender.client.run(search)
         except AuthenticationError:
             raise
         except CallError as error:
-            if self._request.try_number <= 1:
+            if self.request.try_number <= 1:
                 raise
-            key = f"{self._request.identity.batch_prefix}…"
+            key = f"{self.request.identity.batch_prefix}…"
             raise AmbiguousStartError(error, key, UNKNOWN_STARTS_ADVICE) from error
 
     def _is_complete(self, record: BatchRecord | None, matches: KeyMatches) -> bool:
         """Return whether every launch has an open or succeeded instance, so that none can be missing."""
         found = matches.instances.values()
-        keys = {one.business_key for one in found if not one.is_closed or self._request.accepts(one)}
-        if self._total is None or len(keys) < self._total:
+        keys = {one.business_key for one in found if not one.is_closed or self.request.accepts(one)}
+        if self.total is None or len(keys) < self.total:
             return False
         # Other instances may have such keys too.
         try:
-            decider = BatchDecider(self._request, record, matches, form=self._sender.endpoint.key_form)
-            return all(isinstance(decider.decide(launch), AdoptInstance) for launch in self._launches())
+            decider = BatchDecider(self.request, record, matches, form=self.sender.endpoint.key_form)
+            return all(isinstance(decider.decide(launch), AdoptInstance) for launch in self.launches())
         except AstroZeroError:
             return False
 
     def _answered(self, begun: BatchRecord) -> BatchRecord:
         """Return the record for starts that are all answered."""
-        is_begun = self._had_begun or self._adopted or self._sender.state.has_reached_server
+        is_begun = self._had_begun or self._adopted or self.sender.state.has_reached_server
         return msgspec.structs.replace(
             begun,
             posted_at=begun.posted_at if is_begun else None,
-            answered_at=self._sender.clock(),
-            unproven=begun.unproven or self._sender.state.is_unproven,
-            own=self._request.instance_signatures(self.instances),
-            key_example=self._sender.endpoint.key_example,
+            answered_at=self.sender.clock(),
+            unproven=begun.unproven or self.sender.state.is_unproven,
+            own=self.request.instance_signatures(self.instances),
+            key_example=self.sender.endpoint.key_example,
         )
 
     def _decide_all(self, decider: BatchDecider) -> list[str | None]:
         """Decide every launch before the first start. Return its business key, or ``None`` for an adopted launch."""
         keys: list[str | None] = []
         doubts: list[AmbiguousStartError] = []
-        for launch in self._launches():
+        for launch in self.launches():
             try:
                 keys.append(self._decide(decider, launch))
             except AmbiguousStartError as error:
@@ -233,31 +217,29 @@ class BatchRun:
                     break
                 raise
         if doubts:
-            account = BatchCounts(self._total, self._adopted, in_doubt=len(doubts))
+            account = BatchCounts(self.total, self._adopted, in_doubt=len(doubts))
             doubts[0].problem += f"; {account}"
             raise doubts[0]
         decider.check_none_missing()
         if self._adopted:
-            self._sender.log(
-                LogNote(
-                    f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
-                )
+            words = (
+                f"Adopted the instances of {len(self._adopted)} of {len(keys)} launches; starting the others"
             )
+            self.sender.log(LogNote(words))
         return keys
 
     async def _terminate(self, superseded: list[BpmInstance]) -> None:
         if not superseded:
             return
-        self._sender.log(
-            LogNote(f"The task was cleared. Terminating {len(superseded)} instances that it had started")
-        )
+        words = f"The task was cleared. Terminating {len(superseded)} instances that it had started"
+        self.sender.log(LogNote(words))
         change = await bulk_change.change_all(
-            self._sender.client,
+            self.sender.client,
             {one.id: one.state for one in superseded},
             "terminate",
-            max_concurrency=self._sender.state.max_concurrency,
-            log=self._sender.log,
-            clock=self._sender.clock,
+            max_concurrency=self.sender.state.max_concurrency,
+            log=self.sender.log,
+            clock=self.sender.clock,
         )
         if not change.is_complete:
             error = AstroZeroError(
@@ -265,10 +247,10 @@ class BatchRun:
             )
             error.advice = "A retry terminates the rest."
             raise error
-        self._sender.log(LogNote(change.note, warning=bool(change.failed)))
+        self.sender.log(LogNote(change.note, warning=bool(change.failed)))
 
     def _new_record(self, record: BatchRecord | None, decider: BatchDecider) -> BatchRecord:
-        request, own = self._request, self._request.own(record)
+        request, own = self.request, self.request.own(record)
         known = request.resumable_record(record)
         posted_at = own.posted_at if own else None
         if posted_at is None and request.try_number > 1 and (record is None or record.older_unknown):
@@ -279,9 +261,9 @@ class BatchRun:
             max_tries=request.max_tries,
             intent_of=request.generation,
             since=request.since,
-            key_example=self._sender.endpoint.key_example,
+            key_example=self.sender.endpoint.key_example,
             unproven=own is not None and own.unproven,
-            posted_at=self._sender.clock() if posted_at is None else posted_at,
+            posted_at=self.sender.clock() if posted_at is None else posted_at,
             answered_at=own.answered_at if own else None,
             own_keys=request.keys_signature(),
             own=request.instance_signatures(self._adopted),
@@ -296,17 +278,17 @@ class BatchRun:
     async def _start(self, starts: Iterator[StartLaunch], begun: BatchRecord, to_start: int | None) -> None:
         await self._write_record(begun)
         try:
-            await self._sender.start(starts, to_start, preexisting_ids=begun.strangers)
+            await self.sender.start(starts, to_start, preexisting_ids=begun.strangers)
         except Exception as error:
             if isinstance(error, AmbiguousStartError):
                 await self._write_record(msgspec.structs.replace(begun, told=True))
-            elif not self._sender.state.in_doubt and not self.under_way:
+            elif not self.sender.state.in_doubt and not self.under_way:
                 await self._write_record(self._answered(begun))
             raise
 
     def _decide(self, decider: BatchDecider, launch: Launch) -> str | None:
         """Return the business key of a launch to start, or ``None`` if its instance is adopted."""
-        self._said.append(launch.author_fields(with_variables=self._with_variables))
+        self._said.append(launch.author_fields(with_variables=self.with_variables))
         decision = decider.decide(launch)
         if isinstance(decision, StartLaunch):
             return decision.key
@@ -315,8 +297,13 @@ class BatchRun:
 
     def _starts(self, decider: BatchDecider, keys: list[str | None] | None) -> Iterator[StartLaunch]:
         """Return the starts, decided launch by launch while reading the input unless they are decided already."""
-        for launch in self._launches():
+        for launch in self.launches():
             self._read = launch.number
+            if keys is None and launch.business_key is not None:
+                # Other instances with that key must be known before the first start.
+                raise ValueError(
+                    f"launch {launch.number} has a business_key of its own, which needs validate_first=True"
+                )
             key = self._decide(decider, launch) if keys is None else keys[launch.number - 1]
             if key is not None:
                 if self._are_too_many_refused():
@@ -326,8 +313,8 @@ class BatchRun:
             decider.check_none_missing()
 
     def _are_too_many_refused(self) -> bool:
-        refused = len(self._sender.state.refused)
-        if self._may_be_refused is None or refused <= self._may_be_refused:
+        refused = len(self.sender.state.refused)
+        if self.may_be_refused is None or refused <= self.may_be_refused:
             return False
-        self._sender.log(LogNote(f"{refused} launches were refused, so no more are started", warning=True))
+        self.sender.log(LogNote(f"{refused} launches were refused, so no more are started", warning=True))
         return True

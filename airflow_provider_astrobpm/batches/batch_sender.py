@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.batches.send_state import SendState
@@ -25,46 +26,38 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 5.0  # from one progress line to the next, at least
 
 
+@dataclass
 class BatchSender:
     """Sends the starts of launches.
 
     :param client: the client. Its ``max_attempts`` and ``max_wait`` apply to all launches together.
-    :param max_concurrency: the maximum number of concurrent starts.
     :param rate_limit: the maximum number of starts per second; ``None`` for no limit.
     :param grace: seconds after which a started instance certainly shows in the lists.
-    :param endpoint: what is known about the environment; by default, what this process has learnt.
-    :param log: receives notes for the task log.
-    :param clock: returns the time, in seconds since the epoch.
-    :param sleep: sleeps for a number of seconds.
     """
 
-    def __init__(
-        self,
-        client: AsyncBpmClient,
-        *,
-        max_concurrency: int = 16,
-        rate_limit: float | None = None,
-        grace: float = 60,
-        endpoint: EndpointTraits | None = None,
-        log: Callable[[LogNote], None],
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self.client = client
+    client: AsyncBpmClient
+    _: KW_ONLY
+    max_concurrency: int = 16
+    rate_limit: float | None = None
+    grace: float = 60
+    log: Callable[[LogNote], None]
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _began: float = 0.0
+    _logged_at: float = 0.0
+    _counted: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        settings = self.client.settings
         self.state = SendState(
-            max_concurrency=max_concurrency,
-            max_attempts=client.settings.max_attempts,
-            max_wait=client.settings.max_wait,
-            interval=1 / rate_limit if rate_limit else 0.0,
+            max_concurrency=self.max_concurrency,
+            max_attempts=settings.max_attempts,
+            max_wait=settings.max_wait,
+            interval=1 / self.rate_limit if self.rate_limit else 0.0,
         )
         """What is known of the starts so far."""
-        self._grace = grace
-        self.endpoint = endpoint or search.traits_of_endpoint(client.settings.base_url)
-        self.log = log
-        self.clock = clock
-        self.sleep = sleep
-        self._began = self._logged_at = 0.0
-        self._counted: Counter[str] = Counter()
+        self.endpoint: EndpointTraits = search.traits_of_endpoint(settings.base_url)
+        """What this process has learnt about the environment."""
 
     async def start(
         self,
@@ -135,10 +128,7 @@ class BatchSender:
         return True
 
     async def _recover(self, preexisting_ids: Collection[str] | None) -> None:
-        """Find the instances of starts whose answers were lost. Search for as long as they may take to show.
-
-        :raises AmbiguousStartError: if some were not found.
-        """
+        """Find the instances of starts whose answers were lost, or raise the error for those that were not found."""
         in_doubt = self.state.in_doubt
         words = f"The answers to {len(in_doubt)} starts were lost; searching for their instances"
         self.log(LogNote(words, warning=True))
@@ -151,7 +141,7 @@ class BatchSender:
                     )
                     for key, (launch, _) in in_doubt.items()
                 },
-                grace=self._grace,
+                grace=self.grace,
                 posted_at=self._began,
                 clock=self.clock,
                 existing=frozenset(preexisting_ids or ()),

@@ -48,7 +48,6 @@ STOPPING_ERRORS = (AuthenticationError, NotSentError, ThrottledError, TokenRefus
 class BulkChange:
     """The results so far. Each instance is in one of the four lists.
 
-    :param action: the change.
     :param done: the ids of the instances that are as the change wants them, because of it or already before.
     :param ended: the ids of the instances that closed in another way, so there was nothing to do.
     :param failed: why the other instances are not as the change wants them, by their ids.
@@ -130,9 +129,7 @@ async def change_all(
 
     :param client: the client; its retry limits apply to each call.
     :param ids: the instance ids, each with the state in which it was last seen, if known.
-    :param action: the change.
     :param variables: for ``set``: names and values, anything that JSON can hold.
-    :param max_concurrency: the maximum number of concurrent calls.
     :param patience: seconds after which nothing more is sent. Pending calls are finished.
     :param grace: seconds to search for the effect of accepted changes; by default the connection's ``start_grace``. With 0
         there is only one search.
@@ -216,14 +213,12 @@ class _BulkRunner:
             answer = await self.client.call(self.operation(instance_id))
         except AstroZeroError as error:
             self._lost_in_a_row = self._lost_in_a_row + 1 if _is_lost(error) else 0
-            if _affects_all(error) or self._lost_in_a_row >= MAX_LOST_CALLS:
+            affects_all = _affects_all(error)
+            if affects_all or self._lost_in_a_row >= MAX_LOST_CALLS:
                 change.stopped_by = change.stopped_by or error
-            if not isinstance(error, CallError) or (
-                _affects_all(error) and not error.earlier_attempt_in_doubt
-            ):
-                change.not_tried.append(
-                    instance_id
-                )  # the call has certainly done nothing, in any of its attempts
+            if not isinstance(error, CallError) or (affects_all and not error.earlier_attempt_in_doubt):
+                # The call has certainly done nothing, in any of its attempts.
+                change.not_tried.append(instance_id)
                 return
             # Drop the traceback, because it keeps all local variables alive, and there may be thousands.
             answer = error.with_traceback(None)

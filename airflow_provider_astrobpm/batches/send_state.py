@@ -112,9 +112,8 @@ class SendState:
         elif error.was_processed is None:
             self.in_doubt[key] = launch, error
             self._doubts_in_a_row += 1
-            if self.stopped_by is None and self._doubts_in_a_row >= max(
-                self.max_concurrency, MIN_DOUBTS_TO_STOP
-            ):
+            are_too_many = self._doubts_in_a_row >= max(self.max_concurrency, MIN_DOUBTS_TO_STOP)
+            if self.stopped_by is None and are_too_many:
                 self.stopped_by, self._is_stopped_by_doubt = error, True
         elif resend_policy.may_resend(error, resend_if_in_doubt=False):
             return self._pause(error, sent_at, now)
@@ -140,11 +139,9 @@ class SendState:
             launch, failure = self.in_doubt.pop(key)
             self.instances[launch.number] = instance
             self._found.append((describe_launch(launch.number, launch.id, instance=instance.id), failure))
-        return (
-            batch_account.in_doubt_error(self.counts, self.in_doubt, recovery.doubts)
-            if self.in_doubt
-            else None
-        )
+        if not self.in_doubt:
+            return None
+        return batch_account.in_doubt_error(self.counts, self.in_doubt, recovery.doubts)
 
     def ending(self, *, is_input_over: Callable[[], bool]) -> Exception | None:
         """Return the error with which the batch ends, if it has stopped.

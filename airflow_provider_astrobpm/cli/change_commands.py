@@ -17,7 +17,7 @@ from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
 from airflow_provider_astrobpm.cli.runner import connected, say
-from airflow_provider_astrobpm.cli.selection import select
+from airflow_provider_astrobpm.cli.selection import counted, select
 from airflow_provider_astrobpm.client import validation
 from airflow_provider_astrobpm.client.changes import CHANGES, has_effect
 from airflow_provider_astrobpm.client.states import OPEN_STATES
@@ -49,21 +49,24 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
                 say(str(missing))
             otherwise = Exit.NOT_FOUND if selection.missing else Exit.OK
             if not plan.to_change:
-                say(plan.nothing_to_do)
+                say(f"Nothing to do: {plan.skipped or 'no instance matches'}.")
                 return otherwise
             if variables and args.check_variables:
-                check_variables(hook, plan.to_change, variables)
+                for instance in {(one.name, one.version): one for one in plan.to_change}.values():
+                    hook.check_variables_of(instance, variables)
+            output.print_instances(hook, plan.to_change, args.output)
+            if plan.skipped:
+                say(f"Skipped: {plan.skipped}.")
             if args.dry_run:
-                _show(hook, plan, args)
                 say(plan.dry_run(variables or ()))
                 return otherwise
-            if not _is_confirmed(hook, plan, args):
+            if not _is_confirmed(plan.count, yes=args.yes):
                 say("Nothing was changed.")
                 return Exit.NOT_CONFIRMED
         except KeyboardInterrupt:
             say("Interrupted. Nothing was changed.")
             return Exit.INTERRUPTED
-        summary = asyncio.run(_BulkRun(hook, plan, variables, args.max_concurrency).run())
+        summary = asyncio.run(_carry_out(hook, plan, variables, args.max_concurrency))
         for line in (*summary.failures, summary.text):
             say(line)
         return summary.exit or otherwise
@@ -74,33 +77,19 @@ resume = partial(_change, action="resume")
 terminate = partial(_change, action="terminate")
 
 
-def check_variables(hook: AstroZeroHook, instances: Iterable[BpmInstance], variables: Iterable[str]) -> None:
-    """Check that the BPMs of instances have the given variables, with two calls per BPM and version."""
-    for instance in {(one.name, one.version): one for one in instances}.values():
-        hook.check_variables_of(instance, variables)
-
-
-def _show(hook: AstroZeroHook, plan: ChangePlan, args: argparse.Namespace) -> None:
-    """Print the instances to change, and how many of the others are skipped."""
-    output.print_instances(hook, plan.to_change, args.output)
-    if plan.skipped:
-        say(f"Skipped: {plan.skipped}.")
-
-
-def _is_confirmed(hook: AstroZeroHook, plan: ChangePlan, args: argparse.Namespace) -> bool:
-    """Print the instances to change, and return whether the user confirms.
+def _is_confirmed(count: str, *, yes: bool) -> bool:
+    """Return whether the user confirms what is to be changed.
 
     :raises ValueError: if there is no terminal to ask on.
     """
-    _show(hook, plan, args)
-    if args.yes:
-        say(plan.count)
+    if yes:
+        say(f"{count}.")
         return True
     if not sys.stdin.isatty():
         raise ValueError(
-            f"{plan.question} There is no terminal to confirm this on, so nothing was changed; use --yes"
+            f"{count}? There is no terminal to confirm this on, so nothing was changed; use --yes"
         )
-    sys.stderr.write(f"{plan.question} [y/N] ")
+    sys.stderr.write(f"{count}? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -126,25 +115,17 @@ class ChangePlan:
     @property
     def skipped(self) -> str:
         """How many instances are skipped, and why; empty if none is."""
-        parts = [
-            f"{len(self.done_already)} {'is' if len(self.done_already) == 1 else 'are'} {CHANGES[self.action].already}"
-            if self.done_already
-            else "",
-            f"{len(self.ended)} {'has' if len(self.ended) == 1 else 'have'} ended already"
-            if self.ended
-            else "",
-        ]
-        return ", ".join(filter(None, parts))
+        parts = []
+        if done := len(self.done_already):
+            parts.append(f"{done} {'is' if done == 1 else 'are'} {CHANGES[self.action].already}")
+        if ended := len(self.ended):
+            parts.append(f"{ended} {'has' if ended == 1 else 'have'} ended already")
+        return ", ".join(parts)
 
     @property
-    def nothing_to_do(self) -> str:
-        """The message if there is nothing to change."""
-        return f"Nothing to do: {self.skipped or 'no instance matches'}."
-
-    @property
-    def question(self) -> str:
-        """The question that asks for confirmation."""
-        return f"{self.count.removesuffix('.')}?"
+    def count(self) -> str:
+        """The action and the number of instances, as a sentence without its full stop."""
+        return f"{CHANGES[self.action].do} {counted(len(self.to_change))}"
 
     def dry_run(self, variables: Iterable[str]) -> str:
         """Return the message of a dry run.
@@ -153,13 +134,7 @@ class ChangePlan:
         """
         names = ", ".join(map(repr, variables))
         which = f" to new values of {names}" if names else ""
-        return f"Dry run, nothing was changed. Without --dry-run: {self.count.removesuffix('.')}{which}."
-
-    @property
-    def count(self) -> str:
-        """The action and the number of instances, as a sentence."""
-        number = len(self.to_change)
-        return f"{CHANGES[self.action].do} {number} instance{'' if number == 1 else 's'}."
+        return f"Dry run, nothing was changed. Without --dry-run: {self.count}{which}."
 
 
 def make_plan(instances: Iterable[BpmInstance], action: ChangeName) -> ChangePlan:
@@ -181,7 +156,7 @@ def make_plan(instances: Iterable[BpmInstance], action: ChangeName) -> ChangePla
     return plan
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChangeSummary:
     """The result of carrying out a plan.
 
@@ -213,25 +188,26 @@ class ChangeSummary:
     @property
     def text(self) -> str:
         """What was done and what was not."""
-        change, total = self.change, len(self.plan.to_change)
-        failed = len(change.failed) - len(change.in_doubt)
+        change, row = self.change, CHANGES[self.plan.action]
+        others = {
+            "had ended already": len(change.ended),
+            "failed": len(change.failed) - len(change.in_doubt),
+            "unconfirmed": len(change.in_doubt),
+            "not tried": len(change.not_tried),
+            "unknown": len(self.unknown),
+        }
         parts = [
-            f"{CHANGES[change.action].done} {len(change.done)} of {total}",
-            f"{len(change.ended)} had ended already" if change.ended else "",
-            f"{failed} failed" if failed else "",
-            f"{len(change.in_doubt)} unconfirmed" if change.in_doubt else "",
-            f"{len(change.not_tried)} not tried" if change.not_tried else "",
-            f"{len(self.unknown)} unknown" if self.unknown else "",
+            f"{row.done} {len(change.done)} of {len(self.plan.to_change)}",
+            *(f"{number} {words}" for words, number in others.items() if number),
         ]
-        lines = [f"{'Interrupted. ' if self.interrupted else ''}{', '.join(filter(None, parts))}."]
+        lines = [f"{'Interrupted. ' if self.interrupted else ''}{', '.join(parts)}."]
         if change.stopped_by:
             lines.append(f"Stopped: {change.stopped_by}")
+        # If instances do not show the effect, the command would change all of them again.
+        advice = " Run the same command again to finish." if row.shows_effect else ""
         for ids, words in ((change.not_tried, "Not tried"), (self.unknown, "Unknown")):
             if ids:
                 rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
-                # If instances do not show the effect, the command would change all of them again.
-                can_show = CHANGES[change.action].shows_effect is not None
-                advice = " Run the same command again to finish." if can_show else ""
                 lines.append(f"{words}: {', '.join(ids[:MAX_LISTED_IDS])}{rest}.{advice}")
         return "\n".join(lines)
 
@@ -243,61 +219,54 @@ class ChangeSummary:
         return Exit.FAILED if self.change.failed or self.change.not_tried or self.unknown else Exit.OK
 
 
-class _BulkRun:
-    """Carries out a plan, many instances at a time, with a progress bar and a handler for Ctrl-C."""
+async def _carry_out(
+    hook: AstroZeroHook, plan: ChangePlan, variables: Mapping[str, Any] | None, max_concurrency: int
+) -> ChangeSummary:
+    """Carry out a plan, with a progress bar. Ctrl-C stops further changes; the second one aborts at once."""
+    summary = ChangeSummary(plan, BulkChange(plan.action))
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task(plan.action.capitalize(), total=len(plan.to_change))
 
-    def __init__(
-        self, hook: AstroZeroHook, plan: ChangePlan, variables: Mapping[str, Any] | None, concurrency: int
-    ) -> None:
-        self._hook = hook
-        self._plan = plan
-        self._variables = variables
-        self._concurrency = concurrency
-        self._stopped = False
-        self._progress = BulkChange(plan.action)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task(plan.action.capitalize(), total=len(plan.to_change))
+    def show(progress: BulkChange, finished: int) -> None:
+        summary.change = progress
+        bar.update(task, completed=finished)
 
-    async def run(self) -> ChangeSummary:
-        work = asyncio.ensure_future(self._change())
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self._stop, work)
-        try:
-            with self._bar:
-                change = await work
-        except asyncio.CancelledError:
-            return ChangeSummary(self._plan, self._progress, interrupted=True)
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
-        return ChangeSummary(self._plan, change, interrupted=self._stopped)
+    async def change() -> None:
+        async with hook.make_async_client(hook.settings) as client:
+            summary.change = await change_all(
+                client,
+                {one.id: one.state for one in plan.to_change},
+                plan.action,
+                variables=variables,
+                max_concurrency=max_concurrency,
+                log=lambda _note: None,  # the progress bar shows it
+                is_stopped=lambda: summary.interrupted,
+                progress=show,
+            )
 
-    async def _change(self) -> BulkChange:
-        options: dict[str, Any] = {
-            "variables": self._variables,
-            "max_concurrency": self._concurrency,
-            "log": lambda _note: None,  # the progress bar shows it
-            "is_stopped": lambda: self._stopped,
-            "progress": self._show,
-        }
-        async with self._hook.make_async_client(self._hook.settings) as client:
-            last_seen = {one.id: one.state for one in self._plan.to_change}
-            return await change_all(client, last_seen, self._plan.action, **options)
+    work = asyncio.ensure_future(change())
 
-    def _show(self, progress: BulkChange, finished: int) -> None:
-        self._progress = progress
-        self._bar.update(self._task, completed=finished)
-
-    def _stop(self, work: asyncio.Future[BulkChange]) -> None:
-        """Handle Ctrl-C: the first stops further changes, the second aborts at once."""
-        if self._stopped:
+    def stop() -> None:
+        if summary.interrupted:
             work.cancel()
             return
-        self._stopped = True
+        summary.interrupted = True
         say("Stopping after the changes in progress. Press Ctrl-C again to abort at once.")
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop)
+    try:
+        with bar:
+            await work
+    except asyncio.CancelledError:
+        summary.interrupted = True
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+    return summary

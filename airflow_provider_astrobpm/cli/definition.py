@@ -16,16 +16,14 @@ An option has the same name as the corresponding argument of an operator. Former
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ARG_YES, ActionCommand, Arg, GroupCommand
 
 from airflow_provider_astrobpm.cli import exit_codes
 from airflow_provider_astrobpm.client.states import STATES
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NAME = "astro-zero"
 HELP = "Manage BPM instances of Huawei Cloud Astro Zero"
@@ -161,19 +159,16 @@ def _command(name: str, help_text: str, function: str, *args: Arg, description: 
         name=name,
         help=help_text,
         description=f"{help_text}.\n{description}".strip(),
-        func=_lazy(function),
+        func=partial(_run, function),
         args=(*args, CONN_ID, ARG_VERBOSE),
         epilog=exit_codes.table(),
     )
 
 
-def _lazy(function: str) -> Callable[[argparse.Namespace], None]:
-    def command(args: argparse.Namespace) -> None:
-        from airflow_provider_astrobpm.cli.runner import run  # noqa: PLC0415 - only if the command runs
+def _run(function: str, args: argparse.Namespace) -> None:
+    from airflow_provider_astrobpm.cli.runner import run  # noqa: PLC0415 - only if a command runs
 
-        run(function, args)
-
-    return command
+    run(function, args)
 
 
 COMMANDS = (
@@ -244,10 +239,15 @@ COMMANDS = (
         ARG_OUTPUT,
         description="The start is never sent again if the server may have processed it.",
     ),
-    _command("suspend", "Suspend instances", "change_commands.suspend", *BULK, description=BULK_DESCRIPTION),
-    _command("resume", "Resume instances", "change_commands.resume", *BULK, description=BULK_DESCRIPTION),
-    _command(
-        "terminate", "Terminate instances", "change_commands.terminate", *BULK, description=BULK_DESCRIPTION
+    *(
+        _command(
+            name,
+            f"{name.capitalize()} instances",
+            f"change_commands.{name}",
+            *BULK,
+            description=BULK_DESCRIPTION,
+        )
+        for name in ("suspend", "resume", "terminate")
     ),
     _command(
         "set",

@@ -72,16 +72,11 @@ def _parse(given: Iterable[str]) -> dict[str, Any]:
             raise ValueError("--variable must be NAME=VALUE; one of them has no name or no '='")
         if name in variables:
             raise ValueError(f"variable {name!r} is given twice")
-        variables[name] = _value(value)
+        try:
+            variables[name] = json.loads(value, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            variables[name] = value
     return variables
-
-
-def _value(text: str) -> Any:
-    """Return a text decoded as JSON, or the text itself if it is not JSON."""
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _refuse(constant: str) -> None:

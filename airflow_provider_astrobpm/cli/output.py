@@ -58,16 +58,12 @@ def print_instances(hook: AstroZeroHook, instances: Sequence[BpmInstance], outpu
     :param instances: the instances.
     :param output: the format.
     """
-    _print([instance_row(hook, instance) for instance in instances], output, INSTANCE_COLUMNS)
+    _print([_instance_row(hook, instance) for instance in instances], output, INSTANCE_COLUMNS)
 
 
 def print_instance(hook: AstroZeroHook, instance: BpmInstance, output: str) -> None:
     """Print all fields of one instance. The parameters are those of ``print_instances``."""
-    row = instance_row(hook, instance)
-    if output in NARROW:
-        _print_properties(row, output)
-    else:
-        Console().print_as([row], output)
+    _print_one(_instance_row(hook, instance), output)
 
 
 def print_definitions(definitions: Sequence[BpmDefinition], output: str) -> None:
@@ -86,15 +82,14 @@ def print_definition(
     """
     row = msgspec.structs.asdict(definition)
     if output not in NARROW:
-        Console().print_as([{**row, "variables": variables}], output)
-        return
-    _print_properties(row, output)
-    if variables:
+        row["variables"] = variables
+    _print_one(row, output)
+    if output in NARROW and variables:
         columns = dict.fromkeys(["name", *(key for one in variables for key in one)])
         Console().print_as([{key: one.get(key) for key in columns} for one in variables], output)
 
 
-def instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
+def _instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
     """Return the printed fields of an instance: the task's result, and fields that help to recognise it."""
     return {
         **hook.as_dict(instance),
@@ -104,10 +99,10 @@ def instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
     }
 
 
-def _print_properties(row: dict[str, Any], output: str) -> None:
-    """Print one object with one row per property, as ``airflow dags details`` does."""
-    rows = [{"property_name": key, "property_value": value} for key, value in row.items()]
-    Console().print_as(rows, output)
+def _print_one(row: dict[str, Any], output: str) -> None:
+    """Print one object. The narrow formats get one row per property, as in ``airflow dags details``."""
+    properties = [{"property_name": key, "property_value": value} for key, value in row.items()]
+    Console().print_as(properties if output in NARROW else [row], output)
 
 
 def _print(rows: list[dict[str, Any]], output: str, columns: tuple[str, ...]) -> None:

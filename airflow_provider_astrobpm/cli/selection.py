@@ -25,24 +25,22 @@ if TYPE_CHECKING:
 def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> ListingFilter:
     """Return the filter that a command was given.
 
-    :param args: the arguments of the command.
     :param timezone: the zone of the API's timestamps, if the connection sets it.
     :param conn_id: the connection, for the error.
     :raises ValueError: if an argument is invalid, or an age is given and the zone is unknown.
     """
-    for name in ("bpm_name", "business_key"):
-        if getattr(args, name) is not None:
-            validation.identifier(getattr(args, name), f"--{name.replace('_', '-')}")
-    ages = {
-        name: parse_age(text, f"--{name.replace('_', '-')}")
-        for name in ("older_than", "younger_than")
-        if (text := getattr(args, name)) is not None
-    }
+    for text, option in ((args.bpm_name, "--bpm-name"), (args.business_key, "--business-key")):
+        if text is not None:
+            validation.identifier(text, option)
+    older, younger = (
+        None if text is None else parse_age(text, option)
+        for text, option in ((args.older_than, "--older-than"), (args.younger_than, "--younger-than"))
+    )
     return ListingFilter(
         states=states_named(args.state, "--state") if args.state else None,
         bpm_name=args.bpm_name,
         business_key=args.business_key,
-        ages=limits(ages.get("older_than"), ages.get("younger_than"), timezone=timezone, connection=conn_id),
+        ages=limits(older, younger, timezone=timezone, connection=conn_id),
         now=time.time(),
     )
 
@@ -58,8 +56,6 @@ class Selection(NamedTuple):
 def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str]) -> Selection:
     """Return the instances that a command selects by ids or by a filter.
 
-    :param hook: the hook.
-    :param args: the arguments of the command.
     :param states: the states to list if the filter names none.
     :raises ValueError: if neither or both are given, or an argument is invalid. Nothing was sent then.
     """
@@ -99,7 +95,6 @@ def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
 def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str]) -> list[BpmInstance]:
     """Return the instances that match a filter, and warn if the result may be incomplete.
 
-    :param hook: the hook.
     :param wanted: the filter.
     :param otherwise: the states to list if the filter names none. Each takes one request.
     :raises KeysNotShownError: if none matches a business key, and no row of any state shows one.
@@ -127,11 +122,12 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
         endpoint = search.traits_of_endpoint(hook.settings.base_url)
         hook.client.run(listing.check_keys_are_shown(lists, wanted, endpoint))
     if doubtful := len(search_result.contradictions):
-        say(f"Warning: skipped {_count(doubtful)} because the lists contradict each other.")
+        say(f"Warning: skipped {counted(doubtful)} because the lists contradict each other.")
     if unknown := sum(verdict is None for verdict in verdicts.values()):
-        say(f"Warning: skipped {_count(unknown)} because the start time does not prove the age.")
+        say(f"Warning: skipped {counted(unknown)} because the start time does not prove the age.")
     return found
 
 
-def _count(number: int) -> str:
+def counted(number: int) -> str:
+    """Return a number of instances in words."""
     return f"{number} instance{'' if number == 1 else 's'}"

@@ -44,20 +44,17 @@ def start_instance(args: argparse.Namespace) -> Exit:
             say(f"Interrupted while the start request was in progress. {_advice(bpm_name, args)}")
             return Exit.AMBIGUOUS_START
         say(f"Started instance {instance.id!r}.")  # now, because the wait may fail
-        return _wait(hook, instance, args) if args.wait_for_completion else _show(hook, instance, args)
+        if args.wait_for_completion:
+            return _wait(hook, instance, args)
+        output.print_instance(hook, instance, args.output)
+        return Exit.OK
 
 
 def _bpm_name(args: argparse.Namespace) -> str:
-    """Return the name of the BPM, from the argument or the option."""
     given = [name for name in (args.bpm_name, args.bpm_name_too) if name is not None]
     if len(given) != 1:
         raise ValueError("give the name of the BPM once: start NAME, or start --bpm-name NAME")
     return str(given[0])
-
-
-def _show(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) -> Exit:
-    output.print_instance(hook, instance, args.output)
-    return Exit.OK
 
 
 def _wait(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) -> Exit:
@@ -70,7 +67,8 @@ def _wait(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) 
     except KeyboardInterrupt:
         say(f"Interrupted. Instance {instance.id!r} was started and keeps running.")
         return Exit.INTERRUPTED
-    return _show(hook, ended, args)
+    output.print_instance(hook, ended, args.output)
+    return Exit.OK
 
 
 def _advice(bpm_name: str, args: argparse.Namespace) -> str:

@@ -6,7 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,7 +28,6 @@ from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
@@ -51,13 +50,11 @@ def watch(args: argparse.Namespace) -> Exit:
             return Exit.OK
         interrupted = False
         try:
-            with table_view() if sys.stdout.isatty() else line_view() as show:
+            with table_view() if sys.stdout.isatty() else nullcontext(print_notes) as show:
                 _follow(hook, waits, args.poll_interval, show)
         except KeyboardInterrupt:
             interrupted = True
-    for line in _report(waits, interrupted=interrupted):
-        say(line)
-    return Exit.INTERRUPTED if interrupted else _exit_code(waits)
+    return _report(waits, interrupted=interrupted)
 
 
 def _follow(hook: AstroZeroHook, waits: Sequence[InstanceWait], interval: float, show: WaitView) -> None:
@@ -66,7 +63,7 @@ def _follow(hook: AstroZeroHook, waits: Sequence[InstanceWait], interval: float,
     polls = polling.WorkerPolling(
         settings=hook.settings, log=lambda note: notes.setdefault(note.text), clock=now
     )
-    show(waits, ())
+    show(waits, [f"Watching {wait.seen}" for wait in waits])
     while still := [wait for wait in waits if wait.ending is None]:
         time.sleep(polling.next_delay(still[0], interval, failures, now(), random.random()))  # noqa: S311 - jitter
         failures.record(hook.client.run(polls.poll_once(*still)))
@@ -74,50 +71,38 @@ def _follow(hook: AstroZeroHook, waits: Sequence[InstanceWait], interval: float,
         notes.clear()
 
 
-def _report(waits: Sequence[InstanceWait], *, interrupted: bool) -> list[str]:
-    """Return the messages about how the instances ended."""
+def _report(waits: Sequence[InstanceWait], *, interrupted: bool) -> Exit:
+    """Print how the instances ended, and return the exit code."""
     endings = [wait.ending for wait in waits]
     errors = [ending for ending in endings if isinstance(ending, Exception)]
+    for words in dict.fromkeys(map(str, errors)):
+        say(words)
     succeeded = sum(isinstance(ending, BpmInstance) for ending in endings)
     parts = [f"{succeeded} of {len(waits)} succeeded"]
     if errors:
         parts.append(f"{len(errors)} failed")
     if (still := endings.count(None)) or interrupted:
         parts.append(f"{still} still open")
-    lead = "Interrupted. " if interrupted else ""
-    return [*dict.fromkeys(map(str, errors)), f"{lead}{', '.join(parts)}."]
-
-
-def _exit_code(waits: Sequence[InstanceWait]) -> Exit:
-    errors = [wait.ending for wait in waits if isinstance(wait.ending, Exception)]
+    say(f"{'Interrupted. ' if interrupted else ''}{', '.join(parts)}.")
+    if interrupted:
+        return Exit.INTERRUPTED
     if not errors:
         return Exit.OK
     missing = all(isinstance(error, InstanceNotFoundError) for error in errors)
     return Exit.NOT_FOUND if missing else Exit.FAILED
 
 
-WaitView = Callable[["Sequence[InstanceWait]", Iterable[str]], None]
+WaitView = Callable[[Sequence[InstanceWait], Iterable[str]], None]
 """Shows the current state of instances: their waits, and messages about what changed since the last call."""
 
 LINES_AROUND_TABLE = 6  # of a terminal, for everything but the rows
-COLUMNS = ("id", "name", "state", "business status", "business key")
 
 
-@contextmanager
-def line_view() -> Iterator[WaitView]:
-    """Provide a view that prints one line per instance at first, and then one line per change."""
-    began = False
-
-    def show(waits: Sequence[InstanceWait], notes: Iterable[str]) -> None:
-        nonlocal began
-        if not began:
-            notes = [f"Watching {wait.seen}" for wait in waits]
-            began = True
-        for note in notes:
-            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {note}\n")
-        sys.stdout.flush()
-
-    yield show
+def print_notes(_waits: Sequence[InstanceWait], notes: Iterable[str]) -> None:
+    """Print one line per message."""
+    for note in notes:
+        sys.stdout.write(f"{time.strftime('%H:%M:%S')} {note}\n")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -144,7 +129,7 @@ def table(waits: Sequence[InstanceWait], max_rows: int) -> Table:
         caption += f"; {hidden} more not shown"
     if any(wait.failed_polls for wait in waits):
         caption += "; the last poll failed"
-    drawn = Table(*COLUMNS, caption=caption)
+    drawn = Table("id", "name", "state", "business status", "business key", caption=caption)
     for wait in shown:
         if (one := wait.seen) is not None:
             state = f"{one.state} (suspended)" if one.suspended else one.state

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_astrobpm.client.metrics import TOKEN_REQUESTS
 from airflow_provider_astrobpm.client.protocol import call_flow
 from airflow_provider_astrobpm.client.resend_policy import resending
 from airflow_provider_astrobpm.client.tokens import credential_key, request_token
@@ -15,11 +17,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.csrf import CsrfMemory
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation, Sleep, TokenAnswer
-    from airflow_provider_astrobpm.client.protocol import CallFlow, NeedToken, Request, TokenNotAtFault
+    from airflow_provider_astrobpm.client.protocol import CallFlow, NeedToken, Request
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
-    CallStep = NeedToken | TokenNotAtFault | Request | Sleep
+    CallStep = NeedToken | Request | Sleep
 
 T = TypeVar("T")
 
@@ -46,21 +48,18 @@ class BaseClient:
             connection=self.settings.connection,
             csrf=self._csrf_memory(),
             secrets=(*self._secrets, *self._tokens.recent_tokens(self._key)),
+            note_useless_renewal=partial(self._tokens.note_useless_renewal, self.settings),
         )
 
     def _csrf_memory(self) -> CsrfMemory | None:
         return self._tokens.csrf_memory(self.settings)
 
     def _call_resent(self, operation: Operation[T]) -> Generator[CallStep, Any, T]:
-        return resending(
-            lambda: self._call_once(operation),
-            operation,
-            self.settings,
-            on_retry=self._on_retry,
-            clock=self.clock,
-        )
+        attempt = partial(self._call_once, operation)
+        return resending(attempt, operation, self.settings, on_retry=self._on_retry, clock=self.clock)
 
     def _token_flow(self) -> Flow[TokenAnswer]:
+        self.meter.count(TOKEN_REQUESTS)
         return request_token(self.settings.credentials, self._tokens.encoding(self.settings))  # type: ignore[arg-type]
 
     def __repr__(self) -> str:

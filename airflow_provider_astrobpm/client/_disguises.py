@@ -19,6 +19,8 @@ from urllib.parse import unquote_to_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    Meaning = Callable[[re.Match[bytes]], bytes]
+
 MIN_LONG_SECRET_CHARS = 24  # characters; of a secret this long or longer, parts are masked too
 MIN_PART_CHARS = 12  # characters that a part must have to be masked
 GRAM_CHARS, STRIDE_CHARS = 8, 4  # length and distance of the pieces by which parts are found
@@ -104,9 +106,6 @@ def _letter(match: re.Match[bytes]) -> bytes:
     return bytes([int(match[1] or match[2], 16)])
 
 
-# Decoding a text.
-
-
 def _decodings(text: str) -> Iterator[_Stream]:
     """Yield a text without line breaks, then with one encoding after another undone."""
     streams = {
@@ -142,7 +141,7 @@ def _without_breaks(text: str, breaks: re.Pattern[str]) -> _Stream:
         copy(at, match.start())
         at = match.end()
         found = match[0]
-        if not found.isascii() and not _is_break(found):
+        if len(found) == 1 and not found.isascii() and not _is_break(found):
             encoded = found.encode("utf-8", "surrogatepass")
             data += encoded
             starts += [match.start()] * len(encoded)
@@ -151,9 +150,7 @@ def _without_breaks(text: str, breaks: re.Pattern[str]) -> _Stream:
     return _Stream(bytes(data), tuple(starts), tuple(ends))
 
 
-def _decoded(
-    stream: _Stream, pattern: re.Pattern[bytes], meaning: Callable[[re.Match[bytes]], bytes]
-) -> _Stream | None:
+def _decoded(stream: _Stream, pattern: re.Pattern[bytes], meaning: Meaning) -> _Stream | None:
     """Return a stream with one encoding undone, or ``None`` if there is nothing to undo."""
     data, starts, ends, at = bytearray(), [], [], 0
     for match in pattern.finditer(stream.data):
@@ -173,8 +170,8 @@ def _is_break(character: str) -> bool:
     return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
 
 
-def _byte(match: re.Match[bytes]) -> bytes:
-    found = bytes([int(match[1], 16)])
+def _byte(match: re.Match[bytes], group: int = 1) -> bytes:
+    found = bytes([int(match[group], 16)])
     return b"" if found.isspace() else found
 
 
@@ -186,8 +183,7 @@ def _escape(match: re.Match[bytes]) -> bytes:
     if match[1] is not None:
         return _unbroken(chr(int(match[1], 16)))
     if match[2] is not None:
-        found = bytes([int(match[2], 16)])
-        return b"" if found.isspace() else found
+        return _byte(match, 2)
     return b"" if match[3] in _ESCAPED_BREAKS else match[3]
 
 
@@ -195,15 +191,12 @@ def _unbroken(text: str) -> bytes:
     return "".join(each for each in text if not _is_break(each)).encode("utf-8", "surrogatepass")
 
 
-_ENCODINGS: tuple[tuple[re.Pattern[bytes], Callable[[re.Match[bytes]], bytes]], ...] = (
+_ENCODINGS: tuple[tuple[re.Pattern[bytes], Meaning], ...] = (
     (_PERCENT, _byte),
     (_ENTITY, _entity),
     (_ESCAPE, _escape),
     (_QUOTED_PRINTABLE, _byte),
 )
-
-
-# Forms of a secret.
 
 
 @lru_cache(maxsize=32)
@@ -240,10 +233,7 @@ def _base64_forms(raw: bytes) -> set[bytes]:
 
 @lru_cache(maxsize=32)
 def _search_marks(secret: str) -> tuple[bytes, ...]:
-    """Return short texts, one of which is in every body that contains the secret as plain text, base64 or hexadecimal.
-
-    :param secret: the secret to find.
-    """
+    """Return short texts, one of which is in every body that contains the secret as plain text, base64 or hexadecimal."""
     raw = secret.encode("utf-8", "surrogatepass")
     longest = max(re.findall(rb"[A-Za-z0-9]+", raw), key=len, default=raw)
     written = raw.hex().encode()

@@ -83,8 +83,6 @@ def change_state(
 ) -> Flow[StateChange]:
     """Suspend, resume or terminate an instance.
 
-    :param instance_id: the instance's id.
-    :param action: the action.
     :param find: a flow that finds an instance by its id.
     :param if_closed: whether to succeed if the instance has already ended. With ``"fail"`` it is read first, because afterwards
         an earlier end cannot be distinguished from this one.
@@ -117,7 +115,6 @@ def delete(
 ) -> Flow[str]:
     """Delete an instance permanently.
 
-    :param instance_id: the instance's id.
     :param find: a flow that finds an instance by its id.
     :param if_missing: whether to succeed if there is no such instance. With ``"fail"`` it is searched for first, because this
         is unknown afterwards. The deletion is sent even if the search does not find it, because lists may be truncated.
@@ -139,8 +136,6 @@ def set_variables(
 ) -> Flow[None]:
     """Set variables of an instance.
 
-    :param instance_id: the instance's id.
-    :param variables: names and values; see ``docs/variables.md`` for the types that can be sent.
     :param zone: returns the time zone of the API's timestamps, for datetimes among the variables.
     :raises CallError: if the call failed; it says so if the variables may have been set anyway.
     """
@@ -160,9 +155,7 @@ def check_effects(
     """Read instances until each shows what its change has resulted in.
 
     :param attempts: the changes to check, by the ids of their instances.
-    :param find_all: a flow that reads instances by their ids.
     :param grace: the seconds for which to check.
-    :param record: receives each result.
     :param is_over: returns whether to stop checking.
     """
     pending, failed, searched = dict(attempts), 0, 0.0

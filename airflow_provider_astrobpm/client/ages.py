@@ -22,9 +22,7 @@ _MAX_AGE_CHARS = 12  # an age longer than centuries is a mistake
 def parse_age(text: str, argument: str) -> float:
     """Parse an age such as ``90s``, ``15m``, ``2h``, ``7d`` or ``1d12h``, and return its seconds.
 
-    :param text: the age.
-    :param argument: the argument that has it, for the error.
-    :raises ValueError: if it is not an age.
+    :raises ValueError: if it is not an age; it names the argument.
     """
     match = _AGE.fullmatch(text.strip().lower())
     if not match or not any(match.groups()) or len(text) > _MAX_AGE_CHARS:
@@ -42,10 +40,8 @@ def age_seconds(value: object, argument: str) -> float:
 def limits(
     older_than: float | None, younger_than: float | None, *, timezone: tzinfo | None, connection: str
 ) -> AgeLimits | None:
-    """Return the limits for the age of an instance, or ``None`` if any age will do.
+    """Return the limits for the age of an instance, in seconds, or ``None`` if any age will do.
 
-    :param older_than: the minimum seconds since its start.
-    :param younger_than: the maximum seconds since its start.
     :param timezone: the time zone of the API's timestamps, if the connection names it.
     :param connection: the connection id, for the error.
     :raises ValueError: if the time zone is unknown, or the limits exclude each other.
@@ -80,7 +76,6 @@ class AgeLimits:
     def includes(self, start_time: str | None, now: float) -> bool | None:
         """Return whether an instance is within the limits, or ``None`` if its age is unknown.
 
-        :param start_time: its start time, as the API sends it.
         :param now: the time, in seconds since the epoch.
         """
         if (read := timestamps.parse(start_time)) is None:
@@ -91,6 +86,5 @@ class AgeLimits:
         return verdicts.pop() if len(verdicts) == 1 else None
 
     def _admits(self, age: float) -> bool:
-        if self.older_than is not None and age <= self.older_than:
-            return False
-        return self.younger_than is None or age < self.younger_than
+        is_old = self.older_than is None or age > self.older_than
+        return is_old and (self.younger_than is None or age < self.younger_than)

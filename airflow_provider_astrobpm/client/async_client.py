@@ -9,9 +9,9 @@ from airflow_provider_astrobpm.client._base_client import BaseClient
 from airflow_provider_astrobpm.client.async_transport import AsyncTransport
 from airflow_provider_astrobpm.client.drivers import drive_async
 from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
-from airflow_provider_astrobpm.client.metrics import NULL_METER, TOKEN_REQUESTS, RequestCounts
+from airflow_provider_astrobpm.client.metrics import NULL_METER, RequestCounts
 from airflow_provider_astrobpm.client.operations import Sleep
-from airflow_provider_astrobpm.client.protocol import NeedToken, Response, TokenNotAtFault
+from airflow_provider_astrobpm.client.protocol import NeedToken, Response
 from airflow_provider_astrobpm.client.tokens import TOKENS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.client._base_client import CallStep
     from airflow_provider_astrobpm.client.metrics import Meter
-    from airflow_provider_astrobpm.client.operations import Flow, Operation, TokenAnswer
+    from airflow_provider_astrobpm.client.operations import Flow, Operation
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
@@ -126,24 +126,17 @@ class AsyncBpmClient(BaseClient):
 
     async def _reply_to(self, step: CallStep) -> Response | str | None:
         if isinstance(step, NeedToken):
-            return self._reusable_token(step.stale) or await self._token(step)
-        if isinstance(step, TokenNotAtFault):
-            self._tokens.note_useless_renewal(self.settings, step.doubt)
-        elif isinstance(step, Sleep):
+            known = self._tokens.known(self._key, step.stale)
+            return known if known and known == self._last_token else await self._token(step)
+        if isinstance(step, Sleep):
             await self._sleep(step.seconds)
-        else:
-            self._sent[step.kind] += 1
-            return await self._transport.send(step)
-        return None
-
-    def _reusable_token(self, stale: str | None) -> str | None:
-        """Return the token that this client used before, if it is still valid."""
-        token = self._tokens.known(self._key, stale)
-        return token if token == self._last_token else None
+            return None
+        self._sent[step.kind] += 1
+        return await self._transport.send(step)
 
     async def _token(self, need: NeedToken) -> str | None:
         token = await self._tokens.aget(
-            self.settings, self._request_token, stale=need.stale, doubt=need.doubt
+            self.settings, lambda: self.run(self._token_flow()), stale=need.stale, doubt=need.doubt
         )
         if token is not None and token != self._last_token:
             async with self._masking_lock:
@@ -151,7 +144,3 @@ class AsyncBpmClient(BaseClient):
                     await self._on_token(token)
                     self._last_token = token
         return token
-
-    async def _request_token(self) -> TokenAnswer:
-        self.meter.count(TOKEN_REQUESTS)
-        return await self.run(self._token_flow())

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import select
-import ssl
 import sys
 import threading
 import zlib
 from collections.abc import Mapping
-from contextvars import ContextVar
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
@@ -24,20 +22,19 @@ from requests.utils import check_header_validity, get_auth_from_url
 from urllib3.util import make_headers, parse_url
 from yarl import URL
 
-from airflow_provider_astrobpm.client import _failures, _tls, secrecy
-from airflow_provider_astrobpm.client._proxies import proxy_for
-from airflow_provider_astrobpm.client.errors import AstroZeroError
+from airflow_provider_astrobpm.client import _failures, _route
+from airflow_provider_astrobpm.client._failures import CURRENT
 from airflow_provider_astrobpm.client.protocol import Response
 from airflow_provider_astrobpm.client.settings import secrets_of_proxy
 from airflow_provider_astrobpm.client.sync_transport import CHUNK_BYTES
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from aiohttp.connector import Connection
     from typing_extensions import Self
 
-    from airflow_provider_astrobpm.client.errors import CallError
     from airflow_provider_astrobpm.client.protocol import Request
     from airflow_provider_astrobpm.client.settings import Settings
 
@@ -70,11 +67,9 @@ class AsyncTransport:
         self._session: aiohttp.ClientSession | None = None
         self._used: WeakSet[Any] = WeakSet()
         self._deadlines = _Deadlines(settings.answer_timeout)
-        self._reading_files = threading.Lock()  # only acquired in threads, never in the event loop
-        self._files_are_good = False
-        self._context: ssl.SSLContext | None = None
+        self._finding_route = threading.Lock()  # only acquired in threads, never in the event loop
+        self._route: tuple[_Proxy | None, ssl.SSLContext | None] | None = None
         self._good_headers: Mapping[str, str] = {}
-        self._proxies: dict[URL, _Proxy | None] = {}
 
     async def send(self, request: Request) -> Response:
         """Send a request once and return the complete answer.
@@ -84,24 +79,12 @@ class AsyncTransport:
         :raises UnexpectedAnswerError: if the answer is too long, or cannot be decompressed.
         :raises SettingsError: if a certificate file of the settings is unusable; nothing was sent.
         """
-        problem: AstroZeroError
-        sending = _RequestProgress(self._deadlines, self._used, (*request.secrets, *self._secrets))
-        try:
-            response = await self._exchange(request, sending)
-        except AstroZeroError as error:
-            problem = error
-        except Exception as error:  # noqa: BLE001 - after any error the request may have arrived
-            problem = _classified(error, sending)
-        else:
-            if not sending.was_cut:  # a connection that was cut can look like the end of the answer
-                return response
-            problem = sending.cut_off()
-        finally:
-            sending.end()
-            _current.set(None)
-        # Raised outside "except" and without a cause: the original error holds the request, and so the token.
-        problem.__context__ = problem.__cause__ = None
-        raise problem
+        with _AsyncProgress(self._deadlines, self._used, (*request.secrets, *self._secrets)) as sending:
+            try:
+                return await self._exchange(request, sending)
+            except Exception as error:  # noqa: BLE001 - after any error the request may have arrived
+                problem = sending.error_of(error)
+        raise problem  # outside "except", where it would refer to the original error, which holds the token
 
     async def close(self) -> None:
         """Close the connections to the server. Requests under way are interrupted."""
@@ -115,11 +98,11 @@ class AsyncTransport:
             transport.abort()  # a clean TLS shutdown waits for the server, maybe longer than the loop runs
         await asyncio.sleep(0)
 
-    async def _exchange(self, request: Request, sending: _RequestProgress) -> Response:
+    async def _exchange(self, request: Request, sending: _AsyncProgress) -> Response:
         url = self._url_of(request)
-        proxy = self._proxy_to(url.origin())
-        over_tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
-        context = await self._tls_context(over_tls=over_tls)
+        if self._route is None:
+            self._route = await asyncio.to_thread(self._find_route, url)
+        proxy, context = self._route
         headers = dict(request.headers)
         if request.body is not None:
             headers["content-length"] = str(len(request.body))
@@ -129,15 +112,19 @@ class AsyncTransport:
             options |= {"proxy": proxy.url, "proxy_headers": dict(proxy.headers)}
             if url.scheme == "http":  # without a tunnel the proxy reads the headers of the request
                 headers |= proxy.headers
-        _current.set(sending)
-        sending.connecting = True
-        answer = await self._send_request(request.method, url, request.body, headers=headers, **options)
+        try:
+            answer = await self._send_request(request.method, url, request.body, headers=headers, **options)
+        except NETWORK_ERRORS:
+            sending.connect_failed = True
+            raise
         try:
             body = await _read(answer, self._settings.max_response_bytes)
         finally:
             if not answer.closed:  # it is closed after it was read completely
                 answer.close()
         body = await _decompressed(body, answer, self._settings.max_response_bytes)
+        if sending.was_cut:
+            raise sending.cut_off()
         return Response(answer.status, _Headers(answer.raw_headers), body)
 
     def _url_of(self, request: Request) -> URL:
@@ -149,15 +136,7 @@ class AsyncTransport:
                 self._good_headers = dict(request.headers)
             return _prepared(f"{self._settings.base_url}{request.target}")
         except ValueError as error:
-            problem = _failures.invalid_request(error)
-        # Raised outside "except" and without the original message, which may quote a header.
-        raise problem
-
-    def _proxy_to(self, origin: URL) -> _Proxy | None:
-        """Return the proxy for an origin. It is cached, because ``requests`` reads the whole environment each time."""
-        if origin not in self._proxies:
-            self._proxies[origin] = _proxy_for(origin, self._settings)
-        return self._proxies[origin]
+            raise _failures.invalid_request(error) from None
 
     async def _send_request(
         self, method: str, url: URL, body: bytes | None, **options: Any
@@ -165,37 +144,30 @@ class AsyncTransport:
         if self._session is None:
             self._session = _session()
         while True:
+            data = _ChunkedBody(body) if body and len(body) > MAX_UNCHUNKED_BODY_BYTES else body
             try:
                 return await self._session.request(
-                    method,
-                    url,
-                    data=_ChunkedBody(body)
-                    if body is not None and len(body) > MAX_UNCHUNKED_BODY_BYTES
-                    else body,
-                    allow_redirects=False,
-                    timeout=self._timeout,
-                    **options,
+                    method, url, data=data, allow_redirects=False, timeout=self._timeout, **options
                 )
             except _StaleConnectionError:
                 continue  # the connection is gone, and nothing was sent on it
 
-    async def _tls_context(self, *, over_tls: bool) -> ssl.SSLContext | None:
-        """Return the TLS context, or ``None`` without TLS. Files that the settings name are checked in both cases."""
-        if self._context is None if over_tls else not self._files_are_good:
-            await asyncio.to_thread(self._read_files, over_tls=over_tls)
-        return self._context if over_tls else None
-
-    def _read_files(self, *, over_tls: bool) -> None:
-        with self._reading_files:
-            if not self._files_are_good:
-                _tls.check_files(self._settings)
-                self._files_are_good = True
-            if over_tls and self._context is None:
-                self._context = _tls.create_context(self._settings)
+    def _find_route(self, url: URL) -> tuple[_Proxy | None, ssl.SSLContext | None]:
+        """Return the proxy, and the context if TLS is used. Reads the environment, and the files that the settings name."""
+        with self._finding_route:
+            if self._route is None:
+                proxy = _proxy_for(url.origin(), self._settings)
+                context = None
+                if url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
+                    context = _route.create_context(self._settings)
+                else:
+                    _route.check_files(self._settings)
+                self._route = proxy, context
+            return self._route
 
 
 def _session() -> aiohttp.ClientSession:
-    _library_filter.attach("aiohttp")
+    _failures.LIBRARY_FILTER.attach("aiohttp")
     connector = aiohttp.TCPConnector(
         limit=0,  # requests do not queue, because queueing would count as connecting
         keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -242,7 +214,7 @@ class _StaleConnectionError(Exception):
 
 class _TrackedRequest(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        _current.get().begin(conn)
+        CURRENT.get().begin(conn)
         return await super().send(conn)
 
 
@@ -264,25 +236,23 @@ class _Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._due: dict[_RequestProgress, float] = {}
+        self._due: dict[_AsyncProgress, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, sending: _RequestProgress) -> None:
-        """Start the timeout of a request."""
+    def add(self, sending: _AsyncProgress) -> None:
         loop = asyncio.get_running_loop()
         due = self._due[sending] = loop.time() + self.seconds
         if self._timer is None:
             self._timer = loop.call_at(due, self._cut_what_is_due)
 
-    def discard(self, sending: _RequestProgress) -> None:
-        """Stop the timeout of a request."""
+    def discard(self, sending: _AsyncProgress) -> None:
         self._due.pop(sending, None)
 
     def stop(self) -> None:
         """Cancel the timer. The next request starts a new one, maybe in another loop."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None
+            self._timer = None
 
     def _cut_what_is_due(self) -> None:
         self._timer = None
@@ -295,21 +265,11 @@ class _Deadlines:
             sending.cut()
 
 
-class _RequestProgress:
-    """How far one request got.
-
-    :param deadlines: the timeouts of answers.
-    :param used: the connections on which something was sent before.
-    :param secrets: the secrets that neither an error nor a log may show.
-    """
+class _AsyncProgress(_failures.RequestProgress):
+    """Also tracks the connection, and ``used``, the connections on which something was sent before."""
 
     def __init__(self, deadlines: _Deadlines, used: WeakSet[Any], secrets: tuple[str, ...]) -> None:
-        self.secrets = secrets
-        self.connecting = False
-        """Whether the network was used at all."""
-        self.begun = False
-        """Whether the connection was established and sending the request began."""
-        self.was_cut = False
+        super().__init__(deadlines.seconds, secrets)
         self._deadlines = deadlines
         self._used = used
         self._connection: Connection | None = None
@@ -332,12 +292,8 @@ class _RequestProgress:
         self._connection, self._protocol, self._transport = connection, protocol, transport
         self._deadlines.add(self)
 
-    def cut_off(self) -> CallError:
-        """Return the error for an answer that was not complete in time."""
-        return _failures.answer_timed_out(self._deadlines.seconds)
-
-    def end(self) -> None:
-        """Stop the timeout, and forget the connection."""
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         self._deadlines.discard(self)
         if self._transport is not None and self._protocol.transport is None:
             self._transport.abort()  # the connection is lost, which a TLS transport of Python 3.10 does not notice
@@ -350,18 +306,14 @@ class _RequestProgress:
             self.was_cut = True
             transport.abort()
 
-
-_current: ContextVar[Any] = ContextVar(
-    "sending", default=None
-)  # the _RequestProgress of the request that this task is sending
-
-
-def _secrets_in_use() -> tuple[str, ...] | None:
-    sending = _current.get()
-    return sending.secrets if sending is not None else None
-
-
-_library_filter = secrecy.LibraryFilter(_secrets_in_use)
+    def reason(self, causes: list[BaseException]) -> str:
+        """Describe what went wrong, quoting only the operating system. Other messages may quote what was sent."""
+        for cause in causes:
+            if isinstance(cause, aiohttp.ClientHttpProxyError):
+                return f"the proxy answered with HTTP {cause.status}"
+        innermost = causes[-1]
+        is_quoted = isinstance(innermost, OSError) and not isinstance(innermost, aiohttp.ClientError)
+        return super().reason(causes) if is_quoted else type(innermost).__name__
 
 
 def _is_closing(transport: asyncio.Transport | None) -> bool:
@@ -453,7 +405,7 @@ class _Proxy(NamedTuple):
 
 
 def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
-    given = proxy_for(settings, str(origin))
+    given = _route.proxy_for(settings, str(origin))
     if not given:
         return None
     try:
@@ -467,44 +419,10 @@ def _proxy_for(origin: URL, settings: Settings) -> _Proxy | None:
             make_headers(proxy_basic_auth=f"{user}:{password}") if user else {},
             secrets_of_proxy(whole),
         )
-    except ValueError as error:
-        problem = _failures.connect_not_attempted(f"the proxy's address is malformed, {type(error).__name__}")
-    else:
-        if (impossible := _why_unsupported(proxy.url, origin)) is None:
-            return proxy
-        problem = _failures.connect_not_attempted(impossible)
-    # Raised outside "except", because the original message may quote a password.
-    raise problem
-
-
-def _why_unsupported(proxy: URL, origin: URL) -> str | None:
-    if proxy.scheme not in ("http", "https"):
-        return f"a proxy with scheme {proxy.scheme!r} is not supported"
-    if (proxy.scheme, origin.scheme) == ("https", "https") and sys.version_info < (3, 11):
-        return "https through an https proxy needs Python 3.11"
-    return None
-
-
-def _classified(error: Exception, sending: _RequestProgress) -> CallError:
-    causes = _failures.cause_chain(error)
-    reason = _reason(causes, sending.secrets)
-    # In Python 3.10 these are two different classes.
-    timed_out = any(isinstance(cause, (TimeoutError, asyncio.TimeoutError)) for cause in causes)
-    if sending.begun:
-        return sending.cut_off() if sending.was_cut else _failures.interrupted(reason, timed_out=timed_out)
-    if not sending.connecting or not isinstance(error, NETWORK_ERRORS):
-        return _failures.connect_not_attempted(reason)
-    in_tls = any(isinstance(cause, ssl.SSLError) for cause in causes)
-    return _failures.connect_failed(reason, timed_out=timed_out, in_tls=in_tls)
-
-
-def _reason(causes: list[BaseException], secrets: tuple[str, ...]) -> str:
-    """Describe what went wrong, quoting only the operating system. Other messages may quote what was sent."""
-    innermost = causes[-1]
-    kind = type(innermost).__name__
-    for cause in causes:
-        if isinstance(cause, aiohttp.ClientHttpProxyError):
-            return f"the proxy answered with HTTP {cause.status}"
-    if isinstance(innermost, OSError) and not isinstance(innermost, aiohttp.ClientError) and str(innermost):
-        return f"{kind}: {secrecy.quote(str(innermost), secrets, _failures.MAX_REASON_CHARS)}"
-    return kind
+    except ValueError as error:  # its message may quote a password
+        raise _failures.not_sendable(f"the proxy's address is malformed, {type(error).__name__}") from None
+    if proxy.url.scheme not in ("http", "https"):
+        raise _failures.not_sendable(f"a proxy with scheme {proxy.url.scheme!r} is not supported")
+    if proxy.url.scheme == origin.scheme == "https" and sys.version_info < (3, 11):
+        raise _failures.not_sendable("https through an https proxy needs Python 3.11")
+    return proxy

@@ -24,7 +24,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from airflow_provider_astrobpm.client.errors import (
     AnotherInstanceError,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 ChangeName = Action | Literal["delete", "set"]
 Seen = BpmInstance | AstroZeroError
 """An instance as it was read, or why it could not be read."""
-E = TypeVar("E", bound=AstroZeroError)
 
 
 class ChangeRow(NamedTuple):
@@ -145,8 +144,6 @@ class ChangeResult(NamedTuple):
 class ChangeAttempt:
     """One change of one instance, with what is known about it so far.
 
-    :param instance_id: the instance's id.
-    :param action: the change.
     :param answer: the error of the call, or the instance in its answer, if that shows one.
     :param must_act: whether an instance that had ended or was missing before counts as a failure.
     :param before: the instance before the change; ``None`` if it was not read.
@@ -179,7 +176,6 @@ class ChangeAttempt:
     def judge_before(self, known: KnownIdentity, *, begun: bool) -> ChangeResult | None:
         """Return the result if nothing is to be sent, by the instance as it was before.
 
-        :param known: what is known about the instance in addition to its id.
         :param begun: whether an earlier try of the task found the instance as the change requires it, and sent the change.
         """
         before, by_earlier = self.before, "by an earlier try of this task"
@@ -217,19 +213,15 @@ class ChangeAttempt:
 
     def _judge_accepted(self, seen: Seen | None, searched: float) -> ChangeResult:
         if not isinstance(self.answer, BpmInstance) or seen is None:
-            return _done(
-                f"instance {self.instance_id!r} deleted" if self._row.removes else f"{self.action}: done"
-            )
+            note = f"instance {self.instance_id!r} deleted" if self._row.removes else f"{self.action}: done"
+            return _done(note)
         if isinstance(seen, AstroZeroError) or not self._is_settled(seen):
             words = _describe_accepted(seen, searched)
             last = seen if isinstance(seen, BpmInstance) else self.answer
             error = EffectNotShownError(self.instance_id, self.action, words, last)
             return ChangeResult(ChangeOutcome.IN_DOUBT, words, seen, error)
-        return (
-            _done(f"{self.action}: done, {seen}", seen)
-            if has_effect(seen, self.action)
-            else self._ended(seen)
-        )
+        shows = has_effect(seen, self.action)
+        return _done(f"{self.action}: done, {seen}", seen) if shows else self._ended(seen)
 
     def _judge_settled(self, failure: CallError, seen: BpmInstance) -> ChangeResult:
         """Judge an instance that shows the effect, or has ended, after a failed call."""
@@ -237,11 +229,12 @@ class ChangeAttempt:
         is_foreign = seen.is_closed and not is_lost and not (self.must_act and _may_be_by(failure))
         if is_foreign or not has_effect(seen, self.action):
             return self._ended(seen)
-        # With ``if_closed="fail"`` it was open just before.
-        words = "done, although the answer says otherwise" if seen.is_closed else "nothing to do"
-        return _done(
-            f"{self.action}: {'done, although an answer was lost' if is_lost else words}, {seen}", seen
-        )
+        words = "nothing to do"
+        if is_lost:
+            words = "done, although an answer was lost"
+        elif seen.is_closed:  # with ``if_closed="fail"`` it was open just before
+            words = "done, although the answer says otherwise"
+        return _done(f"{self.action}: {words}, {seen}", seen)
 
     def _judge_missing(self, failure: CallError, seen: InstanceNotFoundError) -> ChangeResult:
         """Judge an instance that is in none of the states after a failed call."""
@@ -292,11 +285,7 @@ def _may_be_by(failure: CallError) -> bool:
 
 
 def _describe_accepted(seen: Seen, searched: float) -> str:
-    """Describe a change that was accepted but has no visible effect.
-
-    :param seen: the instance as last seen, or why it could not be read.
-    :param searched: the seconds for which it was checked.
-    """
+    """Describe a change that was accepted but shows no effect after it was checked for some seconds."""
     if isinstance(seen, InstanceNotFoundError):
         return f"accepted, but {seen.problem}"
     if isinstance(seen, AstroZeroError):
@@ -306,7 +295,7 @@ def _describe_accepted(seen: Seen, searched: float) -> str:
 
 
 def _describe_after(failure: CallError, seen: Seen, searched: float) -> str:
-    """Describe an instance after a failed change, as the end of a sentence. See ``_describe_accepted``."""
+    """Describe an instance after a failed change, as the end of a sentence."""
     if isinstance(seen, AstroZeroError):
         return f", and afterwards the instance could not be read ({seen.problem})"
     when = f"after {searched:g} s " if failure.may_have_been_processed and searched > 0 else ""
@@ -322,12 +311,11 @@ def _done(note: str, seen: Seen | None = None) -> ChangeResult:
 
 
 def _failed(error: AstroZeroError, seen: Seen | None = None, *, in_doubt: bool = False) -> ChangeResult:
-    return ChangeResult(
-        ChangeOutcome.IN_DOUBT if in_doubt else ChangeOutcome.FAILED, error.problem, seen, error
-    )
+    outcome = ChangeOutcome.IN_DOUBT if in_doubt else ChangeOutcome.FAILED
+    return ChangeResult(outcome, error.problem, seen, error)
 
 
-def _extended(error: E, words: str) -> E:
+def _extended(error: CallError, words: str) -> CallError:
     """Return a copy of an error with more words. Thousands of instances may share the original."""
     extended = copy(error)
     extended.problem += words

@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 Method = Literal["POST", "GET"]
-FIRST: Method = "POST"  # what clients in the field use
 METHOD_NOT_OFFERED_STATUSES = frozenset({404, 405, 501})
 """HTTP statuses for a method that the path does not offer. Gateways that do not know the path answer 404."""
-
 
 MAX_RECENT_TOKENS = 4  # recent tokens that are kept, so that messages can mask them
 
@@ -20,16 +18,13 @@ class CsrfMemory:
     """What this process knows about the CSRF tokens of one endpoint. Threads may share it."""
 
     def __init__(self) -> None:
-        self._works: Method | None = None
+        self.methods: tuple[Method, Method] = ("POST", "GET")
+        """The methods to try. The one that returned a token before comes first; at first the one of clients in the field."""
         self.recent_tokens: tuple[str, ...] = ()
         """The most recent tokens, the newest last."""
 
-    def methods_to_try(self) -> tuple[Method, Method]:
-        """Return the methods to try. The one that returned a token before comes first."""
-        return ("GET", "POST") if (self._works or FIRST) == "GET" else ("POST", "GET")
-
-    def remember(self, token: str, method: Method) -> None:
+    def remember(self, token: str, method: str) -> None:
         """Remember a token and the method that returned it."""
-        self._works = method
+        self.methods = ("GET", "POST") if method == "GET" else ("POST", "GET")
         if token not in self.recent_tokens:
             self.recent_tokens = (*self.recent_tokens, token)[-MAX_RECENT_TOKENS:]

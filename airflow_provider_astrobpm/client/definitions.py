@@ -35,17 +35,14 @@ class Variables(NamedTuple):
     """Why they are unknown, as half a sentence."""
 
     def check(self, given: Iterable[str]) -> None:
-        """Check that the BPM has the given variables. If its variables are unknown, the check passes.
+        """Check that the BPM has variables with the given names. If its variables are unknown, the check passes.
 
-        :param given: their names.
         :raises UnknownVariablesError: if it does not have one of them.
         """
-        if self.names is None:
+        if (names := self.names) is None:
             return
-        names = self.names
-        unknown = {name: validation.nearest(name, names) for name in own(given) if name not in names}
-        if unknown:
-            raise UnknownVariablesError(self.bpm, unknown, self.names)
+        if unknown := {name: validation.nearest(name, names) for name in own(given) if name not in names}:
+            raise UnknownVariablesError(self.bpm, unknown, names)
 
 
 def own(names: Iterable[str]) -> list[str]:
@@ -55,11 +52,8 @@ def own(names: Iterable[str]) -> list[str]:
     """
     if isinstance(names, (str, bytes)):
         raise ValueError(f"variables must be names, or a mapping of names to JSON values, not {names!r}")
-    return [
-        name
-        for name in names
-        if not validation.non_blank(name, "each name in variables").startswith(SYSTEM_PREFIX)
-    ]
+    checked = (validation.non_blank(name, "each name in variables") for name in names)
+    return [name for name in checked if not name.startswith(SYSTEM_PREFIX)]
 
 
 def variables_of(graph: Mapping[str, Any]) -> list[dict[str, Any]] | None:
@@ -71,11 +65,8 @@ def variables_of(graph: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     listed = graph.get("variables")
     if not isinstance(listed, list) or not listed:
         return None
-    for one in listed:
-        name = one.get("name") if isinstance(one, dict) else None
-        if not isinstance(name, str) or not name.strip():
-            return None
-    return listed
+    names = [one.get("name") if isinstance(one, dict) else None for one in listed]
+    return listed if all(isinstance(name, str) and name.strip() for name in names) else None
 
 
 def why_unknown(graph: Mapping[str, Any]) -> str:
@@ -89,9 +80,7 @@ def why_unknown(graph: Mapping[str, Any]) -> str:
 def chosen(definitions: Sequence[BpmDefinition], bpm_name: str, version: str | None) -> BpmDefinition | str:
     """Return the definition that a start runs, or why it is unknown.
 
-    :param definitions: the list of definitions.
-    :param bpm_name: the name of the BPM.
-    :param version: its version; without it, the enabled one.
+    :param version: the version of the BPM; without it, the enabled one.
     """
     named = [one for one in definitions if one.name == bpm_name]
     if not named:
@@ -107,14 +96,13 @@ def chosen(definitions: Sequence[BpmDefinition], bpm_name: str, version: str | N
 def variables(bpm_name: str, version: str | None = None) -> Flow[Variables]:
     """Find the variables of a BPM, with two calls.
 
-    :param bpm_name: the name of the BPM.
     :param version: its version; without it, the enabled one.
     :raises ValueError: for an unusable name or version.
     :raises CallError: if definitions cannot be listed or read.
     """
-    bpm = f"BPM {bpm_name!r}" + (
-        f" version {validation.identifier(version, 'version')!r}" if version is not None else ""
-    )
+    bpm = f"BPM {bpm_name!r}"
+    if version is not None:
+        bpm += f" version {validation.identifier(version, 'version')!r}"
     rows = yield operations.definitions(name=validation.identifier(bpm_name, "bpm_name"))
     found = chosen(rows, bpm_name, version)
     if isinstance(found, str):

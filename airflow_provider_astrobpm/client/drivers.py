@@ -31,9 +31,7 @@ def _resumed(resume: Callable[[Any], S], value: object) -> S | _Returned:
 
 
 def drive(
-    steps: Generator[S, Any, T],
-    answer: Callable[[S], Any],
-    failures: type[BaseException] = AstroZeroError,
+    steps: Generator[S, Any, T], answer: Callable[[S], Any], failures: type[BaseException] = AstroZeroError
 ) -> T:
     """Run a generator to its result.
 

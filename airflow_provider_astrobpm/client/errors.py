@@ -40,14 +40,14 @@ contains a secret or a token.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.client.moment import utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
-
 
 MAX_EVENT_CHARS = 500  # characters of an unknown event that an error shows
 
@@ -81,7 +81,11 @@ class AstroZeroError(Exception):
         self.connection: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), self.args, self.__dict__)
+        return _unpickled, (type(self), self.args), self.__dict__
+
+    def _take_answer(self, call: CallError) -> None:
+        """Take over what the server said in answer to a call."""
+        self.status, self.res_code, self.res_msg = call.status, call.res_code, call.res_msg
 
     def add_context(self, attempt: str, connection: str) -> None:
         """Add what was attempted and on which connection, unless an inner call has already set it."""
@@ -103,13 +107,9 @@ class AstroZeroError(Exception):
         return f"{sentence}{'' if sentence.endswith('?') else '.'} {self.advice}".rstrip()
 
 
-def _unpickled(
-    kind: type[AstroZeroError], arguments: tuple[Any, ...], state: dict[str, Any]
-) -> AstroZeroError:
+def _unpickled(kind: type[AstroZeroError], arguments: tuple[Any, ...]) -> AstroZeroError:
     """Recreate a pickled error without calling its constructor."""
-    error = kind.__new__(kind, *arguments)
-    error.__dict__.update(state)
-    return error
+    return kind.__new__(kind, *arguments)
 
 
 class SettingsError(AstroZeroError, ValueError):
@@ -124,26 +124,19 @@ class CallError(AstroZeroError):
 
     was_processed: bool | None = None
     """``False`` if the server certainly did not act on the request, ``None`` if that is unknown."""
-
     failed_fetching_token = False
     """Whether fetching the token failed, not the call itself. All attempts are used up then."""
-
     never_reached = False
     """Whether the request provably did not reach the server in any attempt. A refusal is no such proof: a server or gateway may
     refuse a request after acting on it."""
-
     earlier_attempt_in_doubt = False
     """Whether the server may have acted on an earlier attempt of the same call."""
-
     earlier_attempt_sent = False
     """Whether an earlier attempt of the same call may have reached the server."""
-
     is_transient = False
     """Whether the same request is likely to succeed a little later."""
-
     is_malformed = False
     """Whether the server sent a successful answer that is malformed. Gateways do so occasionally."""
-
     retry_after: str | None = None
     """The server's ``Retry-After`` header, unparsed."""
 
@@ -250,13 +243,10 @@ class AmbiguousStartError(AstroZeroError):
     """
 
     def __init__(self, doubt: CallError | str, business_key: str | None, advice: str | None = None) -> None:
+        super().__init__(doubt.problem if isinstance(doubt, CallError) else doubt)
         if isinstance(doubt, CallError):
-            super().__init__(
-                doubt.problem, status=doubt.status, res_code=doubt.res_code, res_msg=doubt.res_msg
-            )
+            self._take_answer(doubt)
             self.attempt, self.connection = doubt.attempt, doubt.connection
-        else:
-            super().__init__(doubt)
         self.business_key = business_key
         sign = (
             f"business key {business_key!r}"
@@ -297,12 +287,9 @@ class InstanceNotFoundError(AstroZeroError):
         capped = (
             f"; the longest list had {most_rows} rows, so a row cap may hide it" if most_rows >= 100 else ""
         )
-        super().__init__(
-            f"{sought} is in none of the states{capped}",
-            status=refusal.status if refusal else None,
-            res_code=refusal.res_code if refusal else None,
-            res_msg=refusal.res_msg if refusal else None,
-        )
+        super().__init__(f"{sought} is in none of the states{capped}")
+        if refusal is not None:
+            self._take_answer(refusal)
 
 
 class AnotherInstanceError(AstroZeroError):
@@ -422,9 +409,8 @@ class WaitTimeoutError(AstroZeroError):
     ) -> None:
         self.instance = instance
         self.argument = argument
-        moment = datetime.fromtimestamp(deadline, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         last = f"last seen: {instance}" if instance else "it was never seen"
-        super().__init__(f"The wait for {sought} timed out at {moment} ({argument!r}); {last}")
+        super().__init__(f"The wait for {sought} timed out at {utc(deadline)} ({argument!r}); {last}")
 
 
 class BatchChangedError(AstroZeroError):

@@ -17,21 +17,21 @@ from airflow_provider_astrobpm.client import states
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-# The columns that BpmInstance needs of a query row. All are documented (API page 0070).
-ROW_FIELDS = (
-    "id",
-    "name",
-    "version",
-    "label",
-    "title",
-    "state",
-    "suspended",
-    "bpStatus",
-    "curElement",
-    "businessKey",
-    "startTime",
-    "endTime",
-)
+ROW_FIELDS = {
+    "id": "id",
+    "name": "name",
+    "version": "version",
+    "label": "label",
+    "title": "title",
+    "state": "state",
+    "suspended": "suspended",
+    "bpStatus": "bp_status",
+    "curElement": "current_element",
+    "businessKey": "business_key",
+    "startTime": "start_time",
+    "endTime": "end_time",
+}
+"""The columns that ``BpmInstance`` needs of a query row, each with its field. All are documented (API page 0070)."""
 
 
 class BpmInstance(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client import operations, states, timestamps
@@ -34,34 +35,29 @@ FEWEST_PASSES = 6  # before an instance counts as missing: two over all states, 
 MAX_EXTRA_PASSES = 4  # further passes over the open states while passes miss instances
 
 
+@dataclass(eq=False)
 class KeyMatches:
-    """The instances that a search by business keys found.
+    """The instances that a search by business keys found."""
 
-    :param wanted: returns whether an instance has a requested key.
-    :param resembles: returns whether a business key may be a requested one that the server changed.
-    :param clock: returns the time, in seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        wanted: Callable[[BpmInstance], bool],
-        *,
-        resembles: Callable[[str | None], bool] = lambda _key: False,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.instances: dict[str, BpmInstance] = {}
-        """The matches, by id."""
-        self._wanted = wanted
-        self._resembles = resembles
-        self._clock = clock
-        self.resembling: dict[str, BpmInstance] = {}
-        """The instances whose keys resemble a requested one, by id."""
-        self._unreadable: list[UnreadableRow] = []
-        self._keys = ShownKeys()
-        self._cut_off: dict[str, tuple[Sequence[BpmInstance], bool]] = {}
-        self._are_unsteady = False
-        self.clock_is_credible = False
-        """Whether the lists prove that the server's clock is right."""
+    wanted: Callable[[BpmInstance], bool]
+    """Returns whether an instance has a requested key."""
+    _: KW_ONLY
+    resembles: Callable[[str | None], bool] = lambda _key: False
+    """Returns whether a business key may be a requested one that the server changed."""
+    clock: Callable[[], float] = time.time
+    """Returns the time, in seconds since the epoch."""
+    instances: dict[str, BpmInstance] = field(default_factory=dict, init=False)
+    """The matches, by id."""
+    resembling: dict[str, BpmInstance] = field(default_factory=dict, init=False)
+    """The instances whose keys resemble a requested one, by id."""
+    truncated_lists: dict[str, tuple[Sequence[BpmInstance], bool]] = field(default_factory=dict, init=False)
+    """The lists that may be truncated: by state the rows, and whether the server was seen to order them newest first."""
+    are_unsteady: bool = field(default=False, init=False)
+    """Whether instances move faster than they can be listed."""
+    clock_is_credible: bool = field(default=False, init=False)
+    """Whether the lists prove that the server's clock is right."""
+    _unreadable: list[UnreadableRow] = field(default_factory=list, init=False)
+    _keys: ShownKeys = field(default_factory=ShownKeys, init=False)
 
     @property
     def has_open(self) -> bool:
@@ -72,33 +68,21 @@ class KeyMatches:
         """Add a list. An instance that moves during the search appears twice; the later row counts."""
         if not self.clock_is_credible:
             stamps = (row.start_time for row in rows)
-            self.clock_is_credible = timestamps.is_clock_credible(stamps, self._clock())
+            self.clock_is_credible = timestamps.is_clock_credible(stamps, self.clock())
         self._unreadable += unreadable_in(rows)
         self._keys.add_list(rows)
         for row in rows:
-            if self._wanted(row):
+            if self.wanted(row):
                 self.instances[row.id] = row
-            elif self._resembles(row.business_key):
+            elif self.resembles(row.business_key):
                 self.resembling[row.id] = row
-
-    def note_truncated_list(self, state: str, rows: Sequence[BpmInstance], *, is_newest_first: bool) -> None:
-        """Record that a list may be truncated.
-
-        :param rows: its rows, newest first if the server orders.
-        :param is_newest_first: whether the server was seen to order them that way.
-        """
-        self._cut_off[state] = rows, is_newest_first
-
-    def note_unsteady(self) -> None:
-        """Record that instances move faster than they can be listed."""
-        self._are_unsteady = True
 
     def place(self, instance: BpmInstance, moment: float | None) -> Placement:
         """Return whether an instance was started before a moment, in seconds since the epoch. Without one, it counts as since."""
         if moment is None:
             return Placement.SINCE
         return timestamps.place(
-            instance.start_time, moment, self._clock(), clock_is_credible=self.clock_is_credible
+            instance.start_time, moment, self.clock(), clock_is_credible=self.clock_is_credible
         )
 
     def doubt(self, bpm_name: str, since: float | None, *, any_open_counts: bool = False) -> str | None:
@@ -110,27 +94,14 @@ class KeyMatches:
         """
         if no_keys := self.why_keyless([bpm_name]):
             return no_keys
-        resembling = (one for one in self.resembling.values() if one.name == bpm_name)
-        any_open = any_open_counts
-        if one := next(
-            (
-                one
-                for one in resembling
-                if (any_open and not one.is_closed) or not self._was_before(one, since)
-            ),
-            None,
-        ):
-            return (
-                f"{one} shows business key {one.business_key!r}, which may be the sent key, "
-                "changed by the server"
-            )
+        for one in self.resembling.values():
+            counts = (any_open_counts and not one.is_closed) or not self._was_before(one, since)
+            if one.name == bpm_name and counts:
+                return f"{one} shows business key {one.business_key!r}, which may be the sent key, changed by the server"
         return self.why_incomplete(since, bpm_name, any_open_counts=any_open_counts)
 
     def why_keyless(self, bpm_names: Collection[str] | None = None) -> str | None:
-        """Return a message if the lists show instances but no business keys, otherwise ``None``.
-
-        :param bpm_names: the BPMs whose instances count; without it, all count.
-        """
+        """Return a message if the lists show instances of these BPMs, or of any, but no business keys; otherwise ``None``."""
         is_keyless = not self._keys.is_proven and self._keys.has_keyless(bpm_names)
         return "the lists show no business keys here" if is_keyless else None
 
@@ -142,27 +113,26 @@ class KeyMatches:
         :param bpm_name: the name of its BPM, if only its instances count.
         :param any_open_counts: whether open instances count, regardless of their start time.
         """
-        if row := next((row for row in self._unreadable if self._may_be_wanted(row, bpm_name)), None):
-            return (
-                f"a row of the lists cannot be read, because {row.reason}, and it may belong to this instance"
-            )
-        for state, (rows, is_newest_first) in self._cut_off.items():
+        for row in self._unreadable:
+            if self._may_be_wanted(row, bpm_name):
+                return f"a row of the lists cannot be read, because {row.reason}, and it may belong to this instance"
+        for state, (rows, is_newest_first) in self.truncated_lists.items():
             is_open = any_open_counts and not states.is_terminal(state)
             if is_open or not (is_newest_first and self._was_before(rows[-1], since)):
                 return f"the list of state {state!r} may be cut off at its {row_count(rows)} rows"
-        if self._are_unsteady:
+        if self.are_unsteady:
             return "instances move from state to state faster than they can be listed"
         return None
 
     def _may_be_wanted(self, row: UnreadableRow, bpm_name: str | None) -> bool:
         if row.id in self.instances or not row.may_be(bpm_name=bpm_name):
             return False
-        if "businessKey" in row.unread or self._resembles(row.business_key):
+        if "businessKey" in row.unread or self.resembles(row.business_key):
             return True
         if not self._keys.is_proven and row.business_key in (None, row.id):
             return True
         name = bpm_name or row.name or ""
-        return self._wanted(
+        return self.wanted(
             BpmInstance(id=row.id or "", name=name, state=UNKNOWN_STATE, business_key=row.business_key)
         )
 
@@ -178,9 +148,7 @@ def find_matches(
 ) -> Flow[KeyMatches]:
     """Find all instances with the requested business keys, as thoroughly as the documented query allows.
 
-    :param matches: collects the result.
     :param is_enough: returns whether the search can stop, because anything it may have missed no longer matters.
-    :param shuffle: shuffles a list in place.
     :raises CallError: if a call fails.
     """
     every_state, open_states = list(states.STATES), list(states.OPEN_STATES)
@@ -196,15 +164,13 @@ def find_matches(
         passes.append(_open_ids((yield from list_matches(open_states, matches))))
         if len(passes) >= FEWEST_PASSES and not _have_missed_any(passes[-4:]):
             return matches
-    matches.note_unsteady()
+    matches.are_unsteady = True
     return matches
 
 
 def list_matches(where: Iterable[str], matches: KeyMatches) -> Flow[dict[str, Sequence[BpmInstance]]]:
     """List states once, and return their rows.
 
-    :param where: the states.
-    :param matches: collects the result.
     :raises CallError: if a call fails.
     """
     lists: dict[str, Sequence[BpmInstance]] = {}
@@ -218,7 +184,6 @@ def check_longest_lists(lists: dict[str, Sequence[BpmInstance]], matches: KeyMat
     """Check whether the longest lists are complete, because those are the ones that a server truncates.
 
     :param lists: the rows of all states.
-    :param matches: collects the result, and which lists may be truncated.
     :raises CallError: if a call fails.
     """
     longest = max(row_count(rows) for rows in lists.values())
@@ -243,23 +208,18 @@ def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -
     """Check one list by requesting it in the other order, or ordered by id if all its instances started at the same time."""
     oldest_first = yield operations.query(state, order_type="asc")
     matches.add_list(oldest_first)
-    is_ordered = _is_ordered(
-        [row.start_time or "" for row in rows], [row.start_time or "" for row in oldest_first]
-    )
-    if _same(rows, oldest_first) and (row_count(rows) == 1 or is_ordered):
+    newest, oldest = ([row.start_time or "" for row in each] for each in (rows, oldest_first))
+    is_ordered = _is_ordered(newest, oldest)
+    if _ids(rows) == _ids(oldest_first) and (row_count(rows) == 1 or is_ordered):
         return
     if not is_ordered and len({row.start_time for row in rows}) == 1:
         descending = yield operations.query(state, order_field="id", order_type="desc")
         ascending = yield operations.query(state, order_field="id", order_type="asc")
         matches.add_list(ascending)
         ids_are_ordered = _is_ordered([row.id for row in descending], [row.id for row in ascending])
-        if ids_are_ordered and _same(descending, ascending):
+        if ids_are_ordered and _ids(descending) == _ids(ascending):
             return
-    matches.note_truncated_list(state, rows, is_newest_first=is_ordered)
-
-
-def _same(rows: Sequence[BpmInstance], others: Sequence[BpmInstance]) -> bool:
-    return _ids(rows) == _ids(others)
+    matches.truncated_lists[state] = rows, is_ordered
 
 
 def _ids(rows: Sequence[BpmInstance]) -> set[str | None]:

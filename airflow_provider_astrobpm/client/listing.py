@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from airflow_provider_astrobpm.client import operations, states, timestamps, validation
-from airflow_provider_astrobpm.client.errors import UnexpectedAnswerError
+from airflow_provider_astrobpm.client.instance import ROW_FIELDS, BpmInstance
 from airflow_provider_astrobpm.client.search import EndpointTraits
 from airflow_provider_astrobpm.client.search_result import SearchResult
 from airflow_provider_astrobpm.client.shown_keys import ShownKeys
@@ -20,38 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from airflow_provider_astrobpm.client.ages import AgeLimits
-    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.operations import Flow
     from airflow_provider_astrobpm.client.wire import UnreadableRow
 
 OrderType = Literal["asc", "desc"]
-
-TIMES = {"startTime": "start_time", "endTime": "end_time"}
-COLUMNS = {
-    **TIMES,
-    "id": "id",
-    "name": "name",
-    "version": "version",
-    "label": "label",
-    "title": "title",
-    "state": "state",
-    "suspended": "suspended",
-    "bpStatus": "bp_status",
-    "curElement": "current_element",
-    "businessKey": "business_key",
-}
-"""The columns that are ordered here, by their names on the wire, each with the field of ``BpmInstance``."""
-
-
-class SortOrder(NamedTuple):
-    """The order of listed instances."""
-
-    field: str | None = "startTime"
-    """The column; ``None`` for the server's default."""
-    direction: OrderType = "desc"
-
-
-NEWEST_FIRST = SortOrder()
+UNREADABLE_ADVICE = (
+    "Narrow the query by bpm_name or business_key to leave it out, or fix the instance in Astro Zero."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +34,6 @@ class ListingFilter:
     """Selects instances. A criterion that is ``None`` does not apply.
 
     :param states: the states; ``Suspended`` matches every suspended instance.
-    :param bpm_name: the name of the BPM.
-    :param business_key: the business key.
-    :param suspended: whether the instance is suspended.
-    :param ages: limits for its age.
     :param now: the time for its age, in seconds since the epoch.
     """
 
@@ -106,23 +77,22 @@ def instances(
     wanted_states: Collection[str],
     *,
     wanted: ListingFilter = ALL_INSTANCES,
-    order: SortOrder = NEWEST_FIRST,
+    order_field: str | None = "startTime",
+    order_type: OrderType = "desc",
     endpoint: EndpointTraits | None = None,
 ) -> Flow[Listing]:
     """List instances by state (API page 0070), with one request per state, because several at once are undocumented.
 
-    :param wanted_states: the states to list.
-    :param wanted: which of their instances to return.
-    :param order: the order.
+    :param wanted: which of the instances in these states to return.
+    :param order_field: the column to order by; ``None`` for the server's default.
     :param endpoint: what is known about the environment; the listing adds to it.
     :raises UnexpectedAnswerError: if an unreadable row may be selected, or if rows of one instance contradict each other.
     :raises KeysNotShownError: if a business key is given, and no row of any state shows one.
     """
-    known = states.require_known(wanted_states, "states")
+    states.require_known(wanted_states, "states")
     queries = {
-        state: operations.query(state, order_field=order.field, order_type=order.direction)
-        for state in dict.fromkeys(wanted_states)
-        if state in known
+        state: operations.query(state, order_field=order_field, order_type=order_type)
+        for state in wanted_states
     }
     # An instance that moves between two lists appears in both; the later row counts.
     search_result = SearchResult({}, wanted_lists=queries)
@@ -130,7 +100,9 @@ def instances(
         rows = yield operation
         for odd in unreadable_in(rows):
             if wanted.may_be(odd):
-                raise _unreadable(odd, operation.attempt)
+                error = odd.error("", UNREADABLE_ADVICE)
+                error.attempt = operation.attempt
+                raise error
         search_result.add_list(state, rows)
     verdicts = {row.id: wanted.matches(row) for row in search_result.rows.values()}
     for instance_id, verdict in verdicts.items():
@@ -139,7 +111,8 @@ def instances(
     found = [row for row in search_result.rows.values() if verdicts[row.id]]
     if not found and wanted.business_key is not None:
         yield from check_keys_are_shown(search_result.lists, wanted, endpoint or EndpointTraits())
-    return Listing(sort_instances(found, order), sum(verdict is None for verdict in verdicts.values()))
+    in_order = sort_instances(found, order_field, order_type)
+    return Listing(in_order, sum(verdict is None for verdict in verdicts.values()))
 
 
 def check_keys_are_shown(
@@ -150,8 +123,6 @@ def check_keys_are_shown(
     The other states are listed too, because the instances with keys may just be in another state.
 
     :param lists: the rows of the states that were listed.
-    :param wanted: the criteria of the listing.
-    :param endpoint: what is known about the environment; the check adds to it.
     :raises KeysNotShownError: if no row of any state shows a key.
     """
     key = str(wanted.business_key)
@@ -168,36 +139,23 @@ def check_keys_are_shown(
         raise error
 
 
-def sort_instances(rows: Sequence[BpmInstance], order: SortOrder) -> list[BpmInstance]:
+def sort_instances(
+    rows: Sequence[BpmInstance], order_field: str | None, order_type: OrderType
+) -> list[BpmInstance]:
     """Sort instances. Those without a value in the column come last, in their present order."""
-    field = COLUMNS.get(order.field or "")
+    field = ROW_FIELDS.get(order_field or "")
     if field is None:
         return list(rows)
-    known: list[tuple[Any, BpmInstance]] = []
-    unknown: list[BpmInstance] = []
-    for row in rows:
-        value = getattr(row, field)
-        if order.field in TIMES:
-            value = timestamps.parse(value)
-        if value is None:
-            unknown.append(row)
-        else:
-            known.append((value, row))
-    known.sort(key=lambda pair: pair[0], reverse=order.direction == "desc")
-    return [*(row for _, row in known), *unknown]
+    values = [getattr(row, field) for row in rows]
+    if field in ("start_time", "end_time"):
+        values = [timestamps.parse(value) for value in values]
+    pairs = list(zip(values, rows, strict=True))
+    known = [pair for pair in pairs if pair[0] is not None]
+    known.sort(key=lambda pair: pair[0], reverse=order_type == "desc")
+    return [row for _, row in known] + [row for value, row in pairs if value is None]
 
 
 def checked(bpm_name: str | None, business_key: str | None) -> dict[str, Any]:
     """Check the given arguments, and return those that are not ``None``."""
     given = (("bpm_name", bpm_name), ("business_key", business_key))
     return {name: validation.identifier(value, name) for name, value in given if value is not None}
-
-
-def _unreadable(row: UnreadableRow, attempt: str) -> UnexpectedAnswerError:
-    which = f"the row of instance {row.id!r}" if row.id else "a row"
-    error = UnexpectedAnswerError(f"{which} cannot be read, because {row.reason}")
-    error.advice = (
-        "Narrow the query by bpm_name or business_key to leave it out, or fix the instance in Astro Zero."
-    )
-    error.attempt = attempt
-    return error

@@ -59,19 +59,10 @@ class Meter:
     """Counts events; this one does nothing. Its methods do not block, so they may be called in an event loop."""
 
     def count(self, name: str, amount: int = 1, **tags: str) -> None:
-        """Add to a counter.
-
-        :param name: one of the counters of ``METRICS``.
-        :param amount: how much.
-        :param tags: the tags of this count.
-        """
+        """Add an amount to one of the counters of ``METRICS``, for its tags."""
 
     def gauge(self, name: str, change: int) -> None:
-        """Raise or lower a gauge.
-
-        :param name: one of the gauges of ``METRICS``.
-        :param change: the amount; negative to lower it.
-        """
+        """Raise or lower one of the gauges of ``METRICS``."""
 
     def flush(self) -> None:
         """Pass on all counts that have not been passed on yet."""

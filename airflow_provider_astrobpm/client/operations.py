@@ -138,7 +138,7 @@ def get_token(client_id: str, client_secret: str, *, encoding: Encoding = "form"
     )
 
 
-def get_csrf_token(method: csrf.Method = csrf.FIRST) -> Operation[str]:
+def get_csrf_token(method: csrf.Method = "POST") -> Operation[str]:
     """Request a CSRF token for the next writes.
 
     :param method: the HTTP method; it is undocumented which of the two an endpoint offers.
@@ -215,7 +215,6 @@ def query(
     :param fields: the columns to request; ``None`` for the server's default.
     :param order_field: the column to order by; ``None`` for the server's default. The default here is newest first, because
         the maximum number of rows in an answer is undocumented.
-    :param order_type: the direction.
     :raises ValueError: for an unknown state or direction, or for columns without ``id``, ``name`` and ``state``.
     """
     (checked,) = states.require_known([state], "state")

@@ -30,7 +30,7 @@ from airflow_provider_astrobpm.client.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from airflow_provider_astrobpm.client.csrf import CsrfMemory
     from airflow_provider_astrobpm.client.operations import Operation
@@ -57,13 +57,6 @@ class NeedToken(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "NeedToken()"
-
-
-class TokenNotAtFault(msgspec.Struct, frozen=True):
-    """Report that a fresh token did not change an answer. The reply is ignored."""
-
-    doubt: str
-    """The kind of call and answer."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -94,7 +87,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 if TYPE_CHECKING:
-    CallFlow = Generator[NeedToken | TokenNotAtFault | Request, Any, T]
+    CallFlow = Generator[NeedToken | Request, Any, T]
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -118,6 +111,7 @@ def call_flow(
     connection: str,
     csrf: CsrfMemory | None = None,
     secrets: tuple[str, ...] = (),
+    note_useless_renewal: Callable[[str], None] = lambda _doubt: None,
 ) -> CallFlow[T]:
     """Run one call as a generator.
 
@@ -125,6 +119,7 @@ def call_flow(
     :param connection: the connection id, for messages.
     :param csrf: the memory of the endpoint's CSRF tokens, if writes need one.
     :param secrets: further secrets that no error and no result may show, even if the server repeats them.
+    :param note_useless_renewal: called with the kind of call and answer if a fresh token did not change the answer.
     :returns: the decoded result.
     :raises CallError: a subclass that says what was attempted and what the server said.
     """
@@ -132,16 +127,19 @@ def call_flow(
         secrets = (*secrets, *csrf.recent_tokens)
     try:
         if not operation.needs_token:
-            known = (*secrets, *operation.secrets)
-            return _ResponseReader(operation, (yield _request(operation, {}, known)), known).read()
-        return (yield from _send_authorised(operation, secrets, csrf if operation.method != "GET" else None))
+            return (yield from _exchange(operation, {}, (*secrets, *operation.secrets))).read()
+        csrf = csrf if operation.method != "GET" else None
+        return (yield from _send_authorised(operation, secrets, csrf, note_useless_renewal))
     except AstroZeroError as error:
         error.add_context(operation.attempt, connection)
         raise
 
 
 def _send_authorised(
-    operation: Operation[T], secrets: tuple[str, ...], csrf: CsrfMemory | None
+    operation: Operation[T],
+    secrets: tuple[str, ...],
+    csrf: CsrfMemory | None,
+    note_useless_renewal: Callable[[str], None],
 ) -> CallFlow[T]:
     """Send with a token. If the token may be at fault, renew it once and resend; the second answer counts."""
     token = yield from _token(NeedToken())
@@ -158,7 +156,7 @@ def _send_authorised(
                 fault = yield from _check_token(fresh, answer, secrets)
                 answer.refuses_fresh_token = fault is TokenFault.CERTAIN
                 if fault is TokenFault.POSSIBLE and doubt is not None:
-                    yield TokenNotAtFault(doubt)
+                    note_useless_renewal(doubt)
         result: T = answer.read()
     except CallError as error:
         if answer.operation is not operation:
@@ -195,8 +193,8 @@ def _send(
         except CallError as error:
             _mark_not_processed(error, operations.get_csrf_token())
             raise
-        csrf.remember(headers["csrf-token"], "GET" if fetched.operation.method == "GET" else "POST")
-    return _ResponseReader(operation, (yield _request(operation, headers, secrets)), secrets)
+        csrf.remember(headers["csrf-token"], fetched.operation.method)
+    return (yield from _exchange(operation, headers, secrets))
 
 
 def _csrf_token(
@@ -204,9 +202,8 @@ def _csrf_token(
 ) -> CallFlow[_ResponseReader[str]]:
     """Request a CSRF token. If the endpoint does not offer the first method, use the other one."""
     answers = []
-    for method in csrf.methods_to_try():
-        fetch = operations.get_csrf_token(method)
-        answer = _ResponseReader(fetch, (yield _request(fetch, headers, secrets)), secrets)
+    for method in csrf.methods:
+        answer = yield from _exchange(operations.get_csrf_token(method), headers, secrets)
         if answer.status not in METHOD_NOT_OFFERED_STATUSES:
             return answer
         answers.append(answer)
@@ -225,9 +222,7 @@ def _check_token(
     # A permission may be missing, or a gateway may have refused the answer after the work was done. The token is at fault only
     # if a safe call refuses it too.
     try:
-        probe = _ResponseReader(
-            TOKEN_PROBE, (yield _request(TOKEN_PROBE, {"access-token": token}, (token, *secrets)))
-        )
+        probe = yield from _exchange(TOKEN_PROBE, {"access-token": token}, (token, *secrets))
     except CallError:
         return None
     return None if probe.token_fault is None else TokenFault.CERTAIN
@@ -240,15 +235,12 @@ def _mark_not_processed(error: CallError, request_before: Operation[Any]) -> Non
     error.never_reached = True
 
 
-def _request(operation: Operation[Any], headers: Mapping[str, str], secrets: tuple[str, ...]) -> Request:
-    return Request(
-        operation.method,
-        operation.target,
-        {"accept": "application/json", "content-type": operation.content_type, **headers},
-        operation.body,
-        operation.kind,
-        secrets,
-    )
+def _exchange(
+    operation: Operation[T], headers: Mapping[str, str], secrets: tuple[str, ...]
+) -> CallFlow[_ResponseReader[T]]:
+    headers = {"accept": "application/json", "content-type": operation.content_type, **headers}
+    request = Request(operation.method, operation.target, headers, operation.body, operation.kind, secrets)
+    return _ResponseReader(operation, (yield request), secrets)
 
 
 class TokenFault(Enum):
@@ -337,8 +329,8 @@ class _ResponseReader(Generic[T]):
         )
 
     def _error(self) -> CallError:
-        kind, problem = self._kind()
         code, message = self._words()
+        kind, problem = self._kind(code)
         error = kind(
             problem,
             status=self.status,
@@ -350,51 +342,30 @@ class _ResponseReader(Generic[T]):
         error.is_malformed = error.is_malformed and 200 <= self.status < 300
         return error
 
-    def _kind(self) -> tuple[type[CallError], str]:
+    def _kind(self, code: str | None) -> tuple[type[CallError], str]:
         """Return the class of the error and the problem in words. The first row that applies decides."""
-        code, _ = self._words()
+        status, gets_token = self.status, not self.operation.needs_token
+        # Page 0011 documents the 400. Other statuses may come from a gateway.
+        is_oauth_refusal = status == 401 or (status == 400 and _decoded(self.body, _OAuthError) is not None)
+        unclear = "no token was issued, but the answer does not say that the client id or the secret is wrong"
+        host = self._quote(_origin(self.headers))
+        redirect = f"the server redirects to {host}, but redirects are not followed"
         media = self._quote(self.headers.get("content-type", "no content type"))
-        needs_token = self.operation.needs_token
+        no_json = f"the answer ({len(self.body)} bytes, {media}) is not the documented JSON"
         table: tuple[tuple[bool, type[CallError], str], ...] = (
-            (
-                300 <= self.status < 400,
-                UnexpectedAnswerError,
-                f"the server redirects to {self._quote(_origin(self.headers))}, but redirects are not followed",
-            ),
-            (self.status == 429, ThrottledError, "the server received too many requests"),
-            (self.status >= 500, ServerError, "the server failed"),
-            (self.status == 408, InterruptedCallError, "the server timed out waiting for the request"),
-            (
-                # Page 0011 documents the 400. Other statuses may come from a gateway.
-                not needs_token
-                and (
-                    self.status == 401
-                    or (self.status == 400 and _decoded(self.body, _OAuthError) is not None)
-                ),
-                AuthenticationError,
-                "the client id or the secret was refused",
-            ),
-            (
-                not needs_token and self.status >= 400,
-                UnexpectedAnswerError,
-                "no token was issued, but the answer does not say that the client id or the secret is wrong",
-            ),
-            (
-                self.refuses_fresh_token,
-                TokenRefusedError,
-                "an access token that was just issued was refused",
-            ),
+            (300 <= status < 400, UnexpectedAnswerError, redirect),
+            (status == 429, ThrottledError, "the server received too many requests"),
+            (status >= 500, ServerError, "the server failed"),
+            (status == 408, InterruptedCallError, "the server timed out waiting for the request"),
+            (gets_token and is_oauth_refusal, AuthenticationError, "the client id or the secret was refused"),
+            (gets_token and status >= 400, UnexpectedAnswerError, unclear),
+            (self.refuses_fresh_token, TokenRefusedError, "an access token that was just issued was refused"),
             (self.token_fault is TokenFault.CERTAIN, AuthenticationError, "the access token was refused"),
-            (self.status >= 400 and code != SUCCESS, RefusedError, "the server refused"),
-            (200 <= self.status < 300 and self.envelope is not None, RefusedError, "the server refused"),
+            (status >= 400 and code != SUCCESS, RefusedError, "the server refused"),
+            (200 <= status < 300 and self.envelope is not None, RefusedError, "the server refused"),
+            (True, UnexpectedAnswerError, no_json),
         )
-        for applies, kind, problem in table:
-            if applies:
-                return kind, problem
-        return (
-            UnexpectedAnswerError,
-            f"the answer ({len(self.body)} bytes, {media}) is not the documented JSON",
-        )
+        return next((kind, problem) for applies, kind, problem in table if applies)
 
     def _words(self) -> tuple[str | None, str | None]:
         """Return the code and the message, from the envelope or from an OAuth error."""

@@ -67,13 +67,7 @@ def retry_after_seconds(value: str | None, now: float) -> float | None:
         return None
 
 
-def resend_pause(
-    error: CallError,
-    failures: int,
-    *,
-    max_wait: float,
-    now: float,
-) -> float:
+def resend_pause(error: CallError, failures: int, *, max_wait: float, now: float) -> float:
     """Return the seconds before a call is resent.
 
     :param error: the error of the last attempt, which says what the server asks for.

@@ -39,10 +39,7 @@ class KnownIdentity(NamedTuple):
 
     @classmethod
     def of(cls, instance: BpmInstance, *also_called: str) -> KnownIdentity:
-        """Return what a row of an instance shows.
-
-        :param also_called: other names that its BPM may show.
-        """
+        """Return what a row of an instance shows, with other names that its BPM may show."""
         return cls(tuple(dict.fromkeys((instance.name, *also_called))), own_business_key(instance))
 
     def matches(self, instance: BpmInstance) -> bool:
@@ -79,11 +76,7 @@ def _same_key(one: str | None, other: str | None) -> bool:
 
 
 def contradictions_within(state: str, rows: Iterable[BpmInstance]) -> dict[str, UnexpectedAnswerError]:
-    """Find contradictory rows of the same instance in one list. Return the errors by instance id.
-
-    :param state: the listed state.
-    :param rows: the list.
-    """
+    """Find contradictory rows of the same instance in the list of a state. Return the errors by instance id."""
     first: dict[str, BpmInstance] = {}
     doubts: dict[str, UnexpectedAnswerError] = {}
     for row in rows:
@@ -94,12 +87,9 @@ def contradictions_within(state: str, rows: Iterable[BpmInstance]) -> dict[str, 
 
 
 def contradiction_between(before: BpmInstance, after: BpmInstance) -> UnexpectedAnswerError | None:
-    """Return the error for contradictory rows of one instance in two lists of the same poll.
+    """Return the error for contradictory rows of one instance in two lists of the same poll, ``before`` in the earlier list.
 
     Return ``None`` if the instance may just have moved between the lists.
-
-    :param before: the row in the earlier list.
-    :param after: the row in the later list.
     """
     moves = not (before.is_closed and after.is_closed)  # an ended instance does not change any more
     difference = _difference(before, after, identity_only=moves)
@@ -108,10 +98,9 @@ def contradiction_between(before: BpmInstance, after: BpmInstance) -> Unexpected
 
 def _difference(one: BpmInstance, other: BpmInstance, *, identity_only: bool = False) -> str | None:
     """Describe the first field that should agree in two rows of one id but does not. Return ``None`` if all agree."""
-    if None not in (own_business_key(one), own_business_key(other)) and own_business_key(
-        one
-    ) != own_business_key(other):
-        return f"business key {one.business_key!r} and {other.business_key!r}"
+    keys = own_business_key(one), own_business_key(other)
+    if None not in keys and keys[0] != keys[1]:
+        return f"business key {keys[0]!r} and {keys[1]!r}"
     for field, word in COMPARED.items():
         values = getattr(one, field), getattr(other, field)
         if values[0] != values[1] and not (identity_only and field != "name"):

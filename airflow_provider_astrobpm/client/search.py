@@ -11,10 +11,12 @@ cap may hide from the lists.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client import operations, process_state, states, validation
-from airflow_provider_astrobpm.client.errors import CallError
+from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
 from airflow_provider_astrobpm.client.key_form import BusinessKey, KeyForm
 from airflow_provider_astrobpm.client.search_result import SearchResult
 
@@ -26,18 +28,16 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.settings import InstanceLookup, Settings
 
 
+@dataclass(slots=True)
 class SearchRequest:
     """What a search has to find."""
 
-    __slots__ = ("ids", "keys", "lists")
-
-    def __init__(self) -> None:
-        self.ids: dict[str, str | None] = {}
-        """Instances by id, each with the state in which it was last seen, or ``None``."""
-        self.keys: set[BusinessKey] = set()
-        """Instances by business key."""
-        self.lists: set[str] = set()
-        """States whose instances are all requested."""
+    ids: dict[str, str | None] = field(default_factory=dict)
+    """Instances by id, each with the state in which it was last seen, or ``None``."""
+    keys: set[BusinessKey] = field(default_factory=set)
+    """Instances by business key."""
+    lists: set[str] = field(default_factory=set)
+    """States whose instances are all requested."""
 
 
 class EndpointTraits:
@@ -56,10 +56,7 @@ class EndpointTraits:
         return KeyForm.of(*self.key_example) if self.key_example else None
 
     def learn_key(self, sent: str, started: BpmInstance) -> str | None:
-        """Compare the business key that a start sent with the one in its answer.
-
-        :returns: a warning, the first time they differ.
-        """
+        """Compare the business key that a start sent with the one in its answer. Return a warning the first time they differ."""
         shown = started.business_key
         # An answer without a key, or with the id in its place, proves nothing.
         if shown in (None, sent, started.id) or self.key_example is not None:
@@ -143,17 +140,15 @@ def find(
 
 def find_by_id(
     instance_id: str,
-    *,
     last_state: str | None = None,
+    *,
     lookup: InstanceLookup = "auto",
     endpoint: EndpointTraits | None = None,
 ) -> Flow[BpmInstance]:
     """Find one instance by its id.
 
-    :param instance_id: the id.
     :param last_state: the state in which it was last seen.
-    :param lookup: see ``find``.
-    :param endpoint: see ``find``.
+    :param lookup: as for ``find``, as is ``endpoint``.
     :raises InstanceNotFoundError: if it is in none of the states.
     """
     instance_id = validation.identifier(instance_id, "instance_id")
@@ -163,16 +158,8 @@ def find_by_id(
 
 def instance_finder(settings: Settings) -> Callable[..., Flow[BpmInstance]]:
     """Return ``find_by_id`` with the settings of a connection: a function of an id and, optionally, its last seen state."""
-
-    def find_instance(instance_id: str, last_state: str | None = None) -> Flow[BpmInstance]:
-        return find_by_id(
-            instance_id,
-            last_state=last_state,
-            lookup=settings.instance_lookup,
-            endpoint=traits_of_endpoint(settings.base_url),
-        )
-
-    return find_instance
+    endpoint = traits_of_endpoint(settings.base_url)
+    return partial(find_by_id, lookup=settings.instance_lookup, endpoint=endpoint)
 
 
 def find_by_key(
@@ -180,24 +167,24 @@ def find_by_key(
 ) -> Flow[BpmInstance]:
     """Find the instance with a business key.
 
-    :param business_key: the key, ``$Flow.BusinessKey``.
     :param name: the BPM's name, if only its instances count.
-    :param endpoint: see ``find``.
+    :param endpoint: as for ``find``.
     :raises InstanceNotFoundError: if there is none.
     :raises KeysNotShownError: if no row shows a key, so a search by key cannot work.
     :raises SeveralInstancesError: if several instances have the key.
+    :raises CallError: if that is unknown.
     """
     key = checked_business_key(business_key, name)
     search_result = yield from find({}, [key], endpoint=endpoint)
-    return search_result.match(key)
+    if isinstance(result := search_result.match_or_error(key), AstroZeroError):
+        raise result
+    return result
 
 
 def checked_business_key(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Check a business key and a BPM name, and return them as one value."""
-    business_key = validation.identifier(business_key, "business_key")
-    return BusinessKey(
-        business_key, None if bpm_name is None else validation.identifier(bpm_name, "bpm_name")
-    )
+    key = validation.identifier(business_key, "business_key")
+    return BusinessKey(key, None if bpm_name is None else validation.identifier(bpm_name, "bpm_name"))
 
 
 def _list(where: Iterable[str], search_result: SearchResult, *, whole: bool = False) -> Flow[None]:
@@ -213,22 +200,16 @@ def _list(where: Iterable[str], search_result: SearchResult, *, whole: bool = Fa
 
 
 def _read(search_result: SearchResult, endpoint: EndpointTraits, *, only_way: bool = False) -> Flow[None]:
-    """Read missing instances by id, each once per search. Read only one while it is unknown whether reading by id works.
-
-    :param only_way: whether the lists must not be used.
-    """
+    """Read missing instances by id, each once per search. Read only one while it is unknown whether reading by id works."""
     for instance_id in search_result.unread_ids():
         if search_result.stopped_by is not None:
             return
         is_known = bool(endpoint.reads_by_id) or only_way
         try:
             answer: BpmInstance | None = yield operations.get_instance(instance_id, is_known_to_work=is_known)
+            if search_result.add_read(instance_id, answer):
+                endpoint.reads_by_id = is_known = True
         except CallError as error:
             search_result.add_failed_read(instance_id, error)
-            has_worked = False
-        else:
-            has_worked = search_result.add_read(instance_id, answer)
-        if has_worked:
-            endpoint.reads_by_id = True
-        elif not is_known:
+        if not is_known:
             return

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.key_form import BusinessKey
     from airflow_provider_astrobpm.client.wire import UnreadableRow
 
+UNREADABLE_ADVICE = "Nothing is concluded from an unreadable row. Check the instance in Astro Zero."
 MAX_CONSECUTIVE_FAILURES = 2
 """After this many consecutive calls that failed as if the server were down, a search stops. Each call has used up all its
 attempts: with timeouts, the 24 lists of a search would take an hour."""
@@ -101,15 +102,15 @@ class SearchResult:
         self._consecutive_failures = 0
         self._first_failure: CallError | None = None
 
-    # Results.
-
     def instance(self, instance_id: str) -> BpmInstance:
         """Return an instance that was requested by its id.
 
         :raises InstanceNotFoundError: if it is in none of the states.
         :raises CallError: if that is unknown.
         """
-        return _or_raise(self.instance_or_error(instance_id))
+        if isinstance(result := self.instance_or_error(instance_id), AstroZeroError):
+            raise result
+        return result
 
     def instance_or_error(self, instance_id: str) -> BpmInstance | CallError | InstanceNotFoundError:
         """Return what ``instance`` returns or raises. Thousands of instances may share one error."""
@@ -119,18 +120,8 @@ class SearchResult:
             return found
         return self._why_unknown(instance_id) or self._not_found(instance_id)
 
-    def match(self, key: BusinessKey) -> BpmInstance:
-        """Return the instance with a business key: the only one, or the only open one.
-
-        :raises InstanceNotFoundError: if there is none.
-        :raises KeysNotShownError: if no row shows a key, so a search by key cannot work.
-        :raises SeveralInstancesError: if several instances have the key.
-        :raises CallError: if that is unknown.
-        """
-        return _or_raise(self.match_or_error(key))
-
     def match_or_error(self, key: BusinessKey) -> BpmInstance | AstroZeroError:
-        """Return what ``match`` returns or raises."""
+        """Return the instance with a business key, the only one or the only open one, or by the table why there is none."""
         matches = list(self._matches[key].values())
         still_open = [row for row in matches if not row.is_closed]
         if doubt := self._doubt_about(key, matches, only_ended=bool(matches) and not still_open):
@@ -146,10 +137,7 @@ class SearchResult:
     def _doubt_about(
         self, key: BusinessKey, matches: Sequence[BpmInstance], *, only_ended: bool
     ) -> CallError | None:
-        """Return the first error that leaves a business key undecided, if there is one.
-
-        :param only_ended: whether all matches have ended, so that an open match would take precedence.
-        """
+        """Return the first error that leaves a business key undecided. An open match takes precedence over ended ones."""
         for state in states.STATES:
             if state not in self._listed and (error := self.failure_of(state)):
                 return error
@@ -190,15 +178,16 @@ class SearchResult:
     def _server_error(self) -> CallError | None:
         return self.stopped_by if self.stopped_by is not None and _is_fatal(self.stopped_by) else None
 
-    # Input from the search.
-
     def add_list(self, state: str, rows: Sequence[BpmInstance]) -> None:
         """Add a list. An instance that moves during the search is in two lists; the later row counts."""
         self._note_answer()
         self._listed.add(state)
         self._most_rows = max(self._most_rows or 0, row_count(rows))
         for odd in unreadable_in(rows):
-            self._add_unreadable(state, odd)
+            error = odd.error(f" in the list of state {state!r}", UNREADABLE_ADVICE)
+            self._unreadable.append((odd, error))
+            if odd.id is not None:
+                self._unread[odd.id] = error
         if state in self._wanted_lists:
             self.lists[state] = rows
             for row in rows:
@@ -217,16 +206,6 @@ class SearchResult:
             for key in self._keys.get(row.business_key or "", ()):
                 if key.bpm_name in (None, row.name):
                     self._add_row(self._matches[key], row)
-
-    def _add_unreadable(self, state: str, row: UnreadableRow) -> None:
-        which = f"the row of instance {row.id!r}" if row.id else "a row"
-        error = UnexpectedAnswerError(
-            f"{which} in the list of state {state!r} cannot be read, because {row.reason}"
-        )
-        error.advice = "Nothing is concluded from an unreadable row. Check the instance in Astro Zero."
-        self._unreadable.append((row, error))
-        if row.id is not None:
-            self._unread[row.id] = error
 
     def _add_row(self, found: dict[str, BpmInstance], row: BpmInstance) -> None:
         before = found.get(row.id)
@@ -251,11 +230,8 @@ class SearchResult:
     def add_failed_read(self, instance_id: str, error: CallError) -> None:
         """Record that reading an instance by its id failed. The lists may still show it."""
         self._read[instance_id] = error
-        if self._reads_only:
-            says_something = not isinstance(error, RefusedError)
-        else:
-            says_something = error.failed_fetching_token or isinstance(error, (NotSentError, ThrottledError))
-        if says_something:
+        would_fail_lists = error.failed_fetching_token or isinstance(error, (NotSentError, ThrottledError))
+        if not isinstance(error, RefusedError) if self._reads_only else would_fail_lists:
             self._add_failure(error)
 
     def _note_answer(self) -> None:
@@ -263,13 +239,10 @@ class SearchResult:
 
     def _add_failure(self, error: CallError) -> None:
         self._first_failure = self._first_failure or error
-        self._consecutive_failures = (
-            self._consecutive_failures + 1 if error.is_transient or error.is_malformed else 0
-        )
+        is_like_down = error.is_transient or error.is_malformed
+        self._consecutive_failures = self._consecutive_failures + 1 if is_like_down else 0
         if _is_fatal(error) or self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
             self.stopped_by = error
-
-    # Questions of the search.
 
     def wants_list(self, state: str) -> bool:
         """Return whether a state that must be listed completely has not been listed yet."""
@@ -303,8 +276,6 @@ class SearchResult:
         """Return whether an instance was found whose id the search also tried to read."""
         return any(one in self.instances for one in self._read)
 
-    # Reasons for a missing instance.
-
     def _why_unknown(self, instance_id: str) -> CallError | None:
         """Return the error that makes it unknown whether an instance exists, if there is one."""
         read = self._read.get(instance_id)
@@ -317,12 +288,10 @@ class SearchResult:
         return self.failure_of(hint or "") or next(iter([*self.failed_lists.values(), *nameless]), None)
 
     def _not_found(self, instance_id: str) -> InstanceNotFoundError:
-        refusal = self._read.get(instance_id)
-        missing = InstanceNotFoundError(
-            f"instance {instance_id!r}", most_rows=self._most_rows or 0, refusal=refusal
-        )
+        what, refusal = f"instance {instance_id!r}", self._read.get(instance_id)
+        missing = InstanceNotFoundError(what, most_rows=self._most_rows or 0, refusal=refusal)
         if self._most_rows is None:
-            missing.problem = f"instance {instance_id!r} could not be read by its id"
+            missing.problem = f"{what} could not be read by its id"
             missing.advice = (
                 "Either it does not exist, or this endpoint cannot read instances by id (undocumented). In that case set the "
                 "extra 'instance_lookup' to \"list\"."
@@ -337,9 +306,3 @@ def _is_fatal(error: CallError) -> bool:
     return error.failed_fetching_token or isinstance(
         error, (NotSentError, ThrottledError, AuthenticationError)
     )
-
-
-def _or_raise(result: BpmInstance | AstroZeroError) -> BpmInstance:
-    if isinstance(result, AstroZeroError):
-        raise result
-    return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client import _disguises, texts
 
@@ -61,8 +61,6 @@ class LibraryFilter(logging.Filter):
 def quote(text: str, secrets: Iterable[str], longest: int = MAX_QUOTE_CHARS) -> str:
     """Return a server's words on one line, shortened, without secrets and control characters.
 
-    :param text: the server's words.
-    :param secrets: the secrets to mask.
     :param longest: the maximum length in characters; an ellipsis marks a cut.
     """
     known = tuple(filter(None, secrets))
@@ -78,11 +76,7 @@ def quote(text: str, secrets: Iterable[str], longest: int = MAX_QUOTE_CHARS) -> 
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with its secrets masked and otherwise unchanged.
-
-    :param text: the text.
-    :param secrets: the secrets to mask.
-    """
+    """Return a text with its secrets masked and otherwise unchanged."""
     return _masked(text, tuple(filter(None, secrets)), MASK, len(text))
 
 
@@ -91,16 +85,13 @@ def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
 
     Names and keys in the document decide what the client does. So only whole secrets are masked, and no short ones, which may
     occur by chance. Without a secret in the document this takes little time.
-
-    :param body: the document.
-    :param secrets: the secrets to mask.
     """
     known = tuple(secret for secret in dict.fromkeys(secrets) if len(secret) >= MIN_SECRET_CHARS_IN_DATA)
     if not known or not _disguises.may_hold(body, known):
         return body
     try:
         value = json.loads(body, strict=False)
-        without = _JsonMasker(known).of(value)
+        without = texts.with_strings(value, _text_masker(known))
     except ValueError:
         return body  # no other JSON parser can read it either
     except RecursionError:
@@ -108,42 +99,28 @@ def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
     return body if without == value else json.dumps(without).encode()
 
 
-class _JsonMasker:
-    """Masks the strings of one body.
+def _text_masker(secrets: tuple[str, ...]) -> Callable[[str], str]:
+    """Return a function that masks the strings of one body."""
+    left = MAX_MASKED_DATA_CHARS
 
-    :param secrets: the secrets to mask.
-    """
-
-    def __init__(self, secrets: tuple[str, ...]) -> None:
-        self._secrets = secrets
-        self._left = MAX_MASKED_DATA_CHARS
-
-    def of(self, value: Any) -> Any:
-        """Return a value with its secrets masked."""
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, dict):
-            return {self._text(name): self.of(each) for name, each in value.items()}
-        return [self.of(each) for each in value] if isinstance(value, list) else value
-
-    def _text(self, text: str) -> str:
+    def mask(text: str) -> str:
+        nonlocal left
         if len(text) < _disguises.MIN_PART_CHARS:
             return text
-        if not _disguises.may_hold(text.encode("utf-8", "surrogatepass"), self._secrets):
+        if not _disguises.may_hold(text.encode("utf-8", "surrogatepass"), secrets):
             return text
-        self._left -= len(text)
-        if self._left < 0:
-            return MASK_IN_DATA
-        return _masked(text, self._secrets, MASK_IN_DATA, len(text), parts=False)
+        left -= len(text)
+        return MASK_IN_DATA if left < 0 else _masked(text, secrets, MASK_IN_DATA, len(text), parts=False)
+
+    return mask
 
 
 def _masked(text: str, secrets: tuple[str, ...], mask: str, shown: int, *, parts: bool = True) -> str:
     """Return the first ``shown`` characters of a text, with secrets, and parts of long ones if asked to, masked."""
     if not secrets:
         return text[:shown]
-    found = _disguises.spans(text, secrets, parts=parts)
     shown_parts, end = [], 0
-    for start, stop in found:
+    for start, stop in _disguises.spans(text, secrets, parts=parts):
         if start >= shown:
             break
         if start >= end:

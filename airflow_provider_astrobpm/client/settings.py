@@ -83,13 +83,6 @@ class Settings:
         own = credentials.token if isinstance(credentials, StaticToken) else credentials.client_secret
         return (own, *secrets_of_proxy(self.proxy)) if self.proxy else (own,)
 
-    def may_use_proxy(self) -> bool:
-        """Return whether a request may use a proxy, from the settings or from the environment."""
-        parts = urlsplit(self.base_url)
-        if is_loopback(parts.hostname or ""):
-            return False
-        return parts.scheme == "https" or self.allow_http
-
     def with_short_timeouts(self, **limits: Any) -> Settings:
         """Return these settings with short timeouts, for calls that a person waits for.
 

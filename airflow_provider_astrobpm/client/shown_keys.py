@@ -20,14 +20,11 @@ if TYPE_CHECKING:
 
 
 class ShownKeys:
-    """Collects whether the rows of lists show business keys.
-
-    :param shows_any: whether rows of this endpoint are already known to show keys.
-    """
+    """Collects whether the rows of lists show business keys."""
 
     def __init__(self, *, shows_any: bool = False) -> None:
         self.shows_any = shows_any
-        """Whether a row shows a business key, or an unreadable row may."""
+        """Whether a row of this endpoint shows a business key, or an unreadable row may."""
         self.is_proven = False
         """Whether a readable row shows a business key."""
         self._names: dict[str, str] = {}
@@ -44,18 +41,11 @@ class ShownKeys:
                 self.shows_any = True
 
     def has_keyless(self, bpm_names: Collection[str] | None) -> bool:
-        """Return whether a row shows no business key.
-
-        :param bpm_names: the BPMs whose instances count; with ``None`` all count.
-        """
+        """Return whether a row of these BPMs, or with ``None`` of any, shows no business key."""
         return bool(self._names if bpm_names is None else set(self._names.values()).intersection(bpm_names))
 
     def why_not_found(self, business_key: str, bpm_name: str | None) -> KeysNotShownError | None:
-        """Return the error for a search by business key that cannot work here, or ``None`` if it can.
-
-        :param business_key: the key.
-        :param bpm_name: the BPM's name, if only its instances count.
-        """
+        """Return the error for a search by business key that cannot work here, or ``None`` if it can."""
         if self.shows_any or not self.has_keyless(None if bpm_name is None else [bpm_name]):
             return None
         return KeysNotShownError(business_key, bpm_name, len(self._names))

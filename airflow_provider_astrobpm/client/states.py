@@ -82,10 +82,8 @@ def states_to_list(wanted: Collection[str]) -> tuple[str, ...]:
 
 
 def require_known(states: Iterable[str], argument: str) -> frozenset[str]:
-    """Check state names and return them as a set.
+    """Check state names, spelled exactly as Astro Zero spells them, and return them as a set.
 
-    :param states: state names, spelled exactly as Astro Zero spells them.
-    :param argument: the argument's name, for the error.
     :raises ValueError: if a name is not one of the twelve, or if a single string was given.
     """
     chosen = validation.identifiers(states, argument)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_astrobpm.client._base_client import BaseClient
 from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.errors import AstroZeroError, CallError
-from airflow_provider_astrobpm.client.metrics import NULL_METER, REQUESTS, TOKEN_REQUESTS
+from airflow_provider_astrobpm.client.metrics import NULL_METER, REQUESTS
 from airflow_provider_astrobpm.client.moment import Moment
 from airflow_provider_astrobpm.client.operations import Sleep
-from airflow_provider_astrobpm.client.protocol import NeedToken, TokenNotAtFault
+from airflow_provider_astrobpm.client.protocol import NeedToken
 from airflow_provider_astrobpm.client.sync_transport import Transport
 from airflow_provider_astrobpm.client.tokens import TOKENS
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.client._base_client import CallStep
     from airflow_provider_astrobpm.client.metrics import Meter
-    from airflow_provider_astrobpm.client.operations import Flow, Operation, TokenAnswer
+    from airflow_provider_astrobpm.client.operations import Flow, Operation
     from airflow_provider_astrobpm.client.protocol import Request, Response
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
@@ -109,25 +109,17 @@ class BpmClient(BaseClient):
     def _reply_to(self, step: CallStep) -> Response | str | None:
         if isinstance(step, NeedToken):
             return self._token(step)
-        if isinstance(step, TokenNotAtFault):
-            self._tokens.note_useless_renewal(self.settings, step.doubt)
-        elif isinstance(step, Sleep):
-            self._sleep(step.seconds)
-        else:
-            return self._send(step)
-        return None
+        return self._sleep(step.seconds) if isinstance(step, Sleep) else self._send(step)
 
     def _send(self, request: Request) -> Response:
         self.meter.count(REQUESTS, kind=request.kind)
         return self._transport.send(request)
 
     def _token(self, need: NeedToken) -> str | None:
-        token = self._tokens.get(self.settings, self._request_token, stale=need.stale, doubt=need.doubt)
+        token = self._tokens.get(
+            self.settings, lambda: self.run(self._token_flow()), stale=need.stale, doubt=need.doubt
+        )
         if token is not None and token != self._last_token:
             self._on_token(token)
             self._last_token = token
         return token
-
-    def _request_token(self) -> TokenAnswer:
-        self.meter.count(TOKEN_REQUESTS)
-        return self.run(self._token_flow())

@@ -8,7 +8,6 @@ then the request was certainly not sent; after that it may have arrived, no matt
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
@@ -19,16 +18,12 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from airflow_provider_astrobpm.client import _failures, _tls, secrecy
-from airflow_provider_astrobpm.client._proxies import proxy_for
-from airflow_provider_astrobpm.client.errors import CallError
+from airflow_provider_astrobpm.client import _failures, _route
+from airflow_provider_astrobpm.client._failures import CURRENT
 from airflow_provider_astrobpm.client.protocol import Response
 from airflow_provider_astrobpm.client.settings import secrets_of_proxy
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from airflow_provider_astrobpm.client.errors import InterruptedCallError
     from airflow_provider_astrobpm.client.protocol import Request
     from airflow_provider_astrobpm.client.settings import Settings
 
@@ -45,13 +40,13 @@ class Transport:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._secrets = settings.secrets()
-        _tls.check_files(settings)
-        _library_filter.attach("urllib3", "requests")
+        _route.check_files(settings)
+        _failures.LIBRARY_FILTER.attach("urllib3", "requests")
         self._session = _Session()
         adapter = _Adapter(pool_maxsize=32)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._session.auth = _no_auth
+        self._session.auth = lambda request: request  # without it, requests would read a .netrc file
         # A login cookie from the server would compete with the access-token header.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         if settings.client_cert:
@@ -64,22 +59,12 @@ class Transport:
         :raises InterruptedCallError: if the server may have received it, but no complete answer came.
         :raises UnexpectedAnswerError: if the answer is too long, or cannot be decompressed.
         """
-        prepared = self._prepared(request)
-        secrets = (*request.secrets, *self._secrets)
-        with _SendingState(self._settings.answer_timeout, secrets) as sending:
+        with _SyncProgress(self._settings.answer_timeout, (*request.secrets, *self._secrets)) as sending:
             try:
-                response = self._exchange(prepared, sending)
-            except CallError as error:
-                problem = error
+                return self._exchange(request, sending)
             except Exception as error:  # noqa: BLE001 - after any error the request may have arrived
-                problem = _classified(error, sending)
-            else:
-                if not sending.was_cut:  # a connection that was cut can look like the end of the answer
-                    return response
-                problem = sending.cut_off()
-        # Raised outside "except" and without a cause: the original error holds the request, and so the token.
-        problem.__context__ = problem.__cause__ = None
-        raise problem
+                problem = sending.error_of(error)
+        raise problem  # outside "except", where it would refer to the original error, which holds the token
 
     def _prepared(self, request: Request) -> requests.PreparedRequest:
         url = f"{self._settings.base_url}{request.target}"
@@ -89,13 +74,12 @@ class Transport:
                 requests.Request(request.method, url, headers=headers, data=request.body)
             )
         except ValueError as error:
-            problem = _failures.invalid_request(error)
-        # Raised outside "except" and without the original message, which may quote a header.
-        raise problem
+            raise _failures.invalid_request(error) from None
 
-    def _exchange(self, prepared: requests.PreparedRequest, sending: _SendingState) -> Response:
+    def _exchange(self, request: Request, sending: _SyncProgress) -> Response:
         settings = self._settings
-        proxy = proxy_for(settings, prepared.url or "")
+        prepared = self._prepared(request)
+        proxy = _route.proxy_for(settings, prepared.url or "")
         if proxy:
             sending.secrets += secrets_of_proxy(proxy)
         # Passed with each request, because the environment's proxies and CA bundle would override those of the session.
@@ -106,6 +90,8 @@ class Transport:
         timeout = (settings.connect_timeout, settings.read_timeout)
         with self._session.send(prepared, timeout=timeout, allow_redirects=False, **options) as answer:
             body = _read(answer, settings.max_response_bytes)
+            if sending.was_cut:
+                raise sending.cut_off()
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return Response(answer.status_code, headers, body)
 
@@ -120,11 +106,6 @@ class _Session(requests.Session):
         return None
 
 
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep ``requests`` from adding credentials from a ``.netrc`` file."""
-    return request
-
-
 class _ProgressTrackingConnection:
     """A connection that records how far the request of this thread got."""
 
@@ -133,19 +114,19 @@ class _ProgressTrackingConnection:
     def connect(self) -> None:
         try:
             super().connect()  # type: ignore[misc]
-        except Exception as error:
-            _current.sending.connecting_failed = error
+        except Exception:
+            CURRENT.get().connect_failed = True
             self.close()  # type: ignore[attr-defined]  # older urllib3 does not close the socket after a failed handshake
             raise
 
     def request(self, *arguments: Any, **options: Any) -> None:
         if self.sock is None:
             self.connect()
-        _current.sending.begun = True
+        CURRENT.get().begun = True
         super().request(*arguments, **options)  # type: ignore[misc]
 
     def getresponse(self, *arguments: Any, **options: Any) -> Any:
-        _current.sending.watch(self.sock)
+        CURRENT.get().watch(self.sock)
         response = super().getresponse(*arguments, **options)  # type: ignore[misc]
         if response.status < 200:
             self.close()  # type: ignore[attr-defined]  # otherwise the next call would read the answer that follows
@@ -168,80 +149,51 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
 
 
+_POOL_CLASSES = {"http": _HttpPool, "https": _HttpsPool}
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
-        self._use_own_connections(self.poolmanager)
+        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
         manager = super().proxy_manager_for(*arguments, **options)
-        self._use_own_connections(manager)
+        manager.pool_classes_by_scheme = _POOL_CLASSES
         return manager
 
-    @staticmethod
-    def _use_own_connections(manager: Any) -> None:
-        manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
-
-class _Current(threading.local):
-    """The request that this thread is sending."""
-
-    sending: Any = None
-
-
-_current = _Current()
-_library_filter = secrecy.LibraryFilter(lambda: _current.sending.secrets if _current.sending else None)
-
-
-class _SendingState:
-    """How far one request got, and the timeout of its answer. A slow trickle of bytes never triggers the read timeout.
-
-    :param answer_timeout: seconds for the complete answer.
-    :param secrets: the secrets that neither an error nor a log may show.
-    """
+class _SyncProgress(_failures.RequestProgress):
+    """Also has the timeout of the answer. A slow trickle of bytes never triggers the read timeout."""
 
     def __init__(self, answer_timeout: float, secrets: tuple[str, ...]) -> None:
-        self.secrets = secrets
-        self.begun = False
-        """Whether the connection was established and sending the request began."""
-        self.connecting_failed: Exception | None = None
-        self.was_cut = False
-        self._answer_timeout = answer_timeout
-        self._over = False
+        super().__init__(answer_timeout, secrets)
         self._lock = threading.Lock()
         self._connection: Any = None
+        """The connection on which an answer is awaited. Afterwards it may serve another call."""
         self._timer: threading.Timer | None = None
 
     def watch(self, connection: Any) -> None:
         """Start the timeout. The request has just been sent on this connection."""
         # Through a proxy that speaks TLS itself, urllib3 wraps the socket.
         self._connection = getattr(connection, "socket", connection)
-        self._timer = threading.Timer(self._answer_timeout, self._cut)
+        self._timer = threading.Timer(self.answer_timeout, self._cut)
         self._timer.daemon = True
         self._timer.start()
 
-    def cut_off(self) -> InterruptedCallError:
-        """Return the error for an answer that was not complete in time."""
-        return _failures.answer_timed_out(self._answer_timeout)
-
     def _cut(self) -> None:
         with self._lock:
-            if self._over or self._connection is None:
-                return  # the connection may already serve another call
-            self.was_cut = True
-            with suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> Self:
-        _current.sending = self
-        return self
+            if self._connection is not None:
+                self.was_cut = True
+                with suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._over = True
+            self._connection = None
         if self._timer is not None:
             self._timer.cancel()
-        _current.sending = None
+        super().__exit__()
 
 
 def _read(answer: requests.Response, limit: int) -> bytes:
@@ -255,19 +207,3 @@ def _read(answer: requests.Response, limit: int) -> bytes:
     except requests.exceptions.ContentDecodingError:
         raise _failures.answer_not_decompressed(answer.status_code) from None
     return b"".join(chunks)
-
-
-def _classified(error: Exception, sending: _SendingState) -> CallError:
-    causes = _failures.cause_chain(error)
-    innermost = causes[-1]
-    words = secrecy.quote(str(innermost), sending.secrets, _failures.MAX_REASON_CHARS)
-    reason = f"{type(innermost).__name__}: {words}" if words else type(innermost).__name__
-    timed_out = isinstance(error, requests.Timeout) or any(
-        isinstance(cause, TimeoutError) for cause in causes
-    )
-    if sending.begun:
-        return sending.cut_off() if sending.was_cut else _failures.interrupted(reason, timed_out=timed_out)
-    if sending.connecting_failed is None:
-        return _failures.connect_not_attempted(reason)
-    in_tls = any(isinstance(cause, ssl.SSLError) for cause in causes)
-    return _failures.connect_failed(reason, timed_out=timed_out, in_tls=in_tls)

@@ -12,7 +12,11 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -27,7 +31,6 @@ _ESCAPES = re.compile(
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 _ESCAPED_REPLACEMENT = rb"\ufffd"
-_ESCAPE_LENGTH = len(_ESCAPED_REPLACEMENT)
 
 
 def is_storable(text: str) -> bool:
@@ -37,7 +40,7 @@ def is_storable(text: str) -> bool:
 
 def storable(value: T) -> T:
     """Return plain JSON in which each character that Airflow's database refuses is replaced, also in object keys."""
-    return value if _is_all_storable(value) else _replaced(value)
+    return value if _is_all_storable(value) else with_strings(value, partial(_REFUSED.sub, REPLACEMENT))
 
 
 def _is_all_storable(value: Any) -> bool:
@@ -48,12 +51,13 @@ def _is_all_storable(value: Any) -> bool:
     return all(map(_is_all_storable, value)) if isinstance(value, (list, tuple)) else True
 
 
-def _replaced(value: Any) -> Any:
+def with_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """Return plain JSON with each of its strings changed, also in object keys."""
     if isinstance(value, str):
-        return _REFUSED.sub(REPLACEMENT, value)
+        return change(value)
     if isinstance(value, dict):
-        return {_replaced(name): _replaced(each) for name, each in value.items()}
-    return [_replaced(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {with_strings(name, change): with_strings(each, change) for name, each in value.items()}
+    return [with_strings(each, change) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def storable_json(body: bytes) -> bytes:
@@ -71,8 +75,7 @@ def storable_json(body: bytes) -> bytes:
 
 
 def _mended_escape(match: re.Match[bytes]) -> bytes:
-    found = match[0]
-    return _ESCAPED_REPLACEMENT if len(found) == _ESCAPE_LENGTH else found
+    return _ESCAPED_REPLACEMENT if len(match[0]) == len(_ESCAPED_REPLACEMENT) else match[0]
 
 
 def strict_json(body: bytes) -> bytes:

@@ -49,22 +49,17 @@ def is_clock_credible(stamps: Iterable[str | None], now: float) -> bool:
     It is known to be right if a list shows a recent start: an instance started at that time shows a time close to it.
 
     :param stamps: the start times of all instances in some lists.
-    :param now: the time, in seconds since the epoch.
+    :param now: in seconds since the epoch.
     """
-    return any(_is_recent(stamp, now) for stamp in stamps)
-
-
-def _is_recent(stamp: str | None, now: float) -> bool:
-    parsed = parse(stamp)
-    return parsed is not None and abs(parsed - _naive_utc(now)) <= ZONES
+    starts = (start for stamp in stamps if (start := parse(stamp)) is not None)
+    return any(abs(start - _naive_utc(now)) <= ZONES for start in starts)
 
 
 def place(stamp: str | None, moment: float, now: float, *, clock_is_credible: bool) -> Placement:
     """Return whether an instance was started before or after a moment, or that this is unknown.
 
     :param stamp: its start time, as sent.
-    :param moment: the moment, in seconds since the epoch.
-    :param now: the time, in seconds since the epoch.
+    :param moment: in seconds since the epoch, as ``now`` is.
     :param clock_is_credible: whether the server's clock is known to be right.
     """
     parsed = parse(stamp)

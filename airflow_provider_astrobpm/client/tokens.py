@@ -17,6 +17,7 @@ import time
 from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client import operations, process_state
@@ -36,18 +37,11 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.operations import Encoding, Flow, TokenAnswer
     from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 
-MAX_RENEWAL_MARGIN_SECONDS = (
-    60.0  # a token is renewed this long before it expires, or a tenth of its lifetime if that is less
-)
-MAX_RECENT_TOKENS = (
-    2  # tokens of a credential, the current one included, that are kept so that messages can mask them
-)
-RENEWAL_PAUSE_SECONDS = (
-    10.0  # seconds without another renewal for the same doubt, after a renewal that did not help
-)
-ENCODING_REFUSALS = frozenset(
-    {"invalid_request", "unsupported_grant_type"}
-)  # of RFC 6749; they are not about the client
+MAX_RENEWAL_MARGIN_SECONDS = 60.0  # before a token expires, or a tenth of its lifetime if that is less
+MAX_RECENT_TOKENS = 2  # tokens of a credential, the current one included, that messages mask
+RENEWAL_PAUSE_SECONDS = 10.0  # without a renewal for the same doubt, after one that did not help
+# Errors of RFC 6749 that are not about the client.
+ENCODING_REFUSALS = frozenset({"invalid_request", "unsupported_grant_type"})
 
 if TYPE_CHECKING:
     # Yields ``None`` to request a token and receives a TokenAnswer, or yields a future to wait for and receives its result. Any
@@ -58,8 +52,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class _Token:
     value: str = field(repr=False)
-    renew_at: float | None
-    """``None`` if the server did not say when the token expires. Then it is used until it is refused."""
+    renew_at: float
+    """When it is renewed. If the server did not say when it expires, it is used until it is refused."""
     encoding: Encoding
 
 
@@ -76,10 +70,11 @@ class TokenCache:
     def clear(self) -> None:
         """Forget all tokens, and the requests under way, which no thread of this process completes after a fork."""
         self._lock = threading.Lock()
-        self._tokens: dict[Hashable, _Token] = {}
-        self._earlier: dict[Hashable, tuple[_Token, ...]] = {}
+        self._tokens: dict[Hashable, tuple[_Token, ...]] = {}
+        """The most recent tokens of each credential, the newest first."""
         self._requests: dict[Hashable, Future[str]] = {}
-        self._doubts = RenewalLimiter()
+        self._useless_renewals: dict[tuple[Hashable, str], float] = {}
+        """When a fresh token last did not change an answer, by credential and kind of call and answer."""
         self._csrf_memories: dict[str, CsrfMemory] = {}
 
     def known(self, key: Hashable, stale: str | None = None) -> str | None:
@@ -88,23 +83,24 @@ class TokenCache:
         :param key: the ``credential_key`` of its credential.
         :param stale: a token that the server has just refused.
         """
-        token = self._tokens.get(key)
-        return (
-            token.value
-            if token is not None and token.value != stale and not self._is_expiring(token)
-            else None
-        )
+        token = self._newest(key)
+        if token is None or token.value == stale or self._clock() >= token.renew_at:
+            return None
+        return token.value
+
+    def _newest(self, key: Hashable) -> _Token | None:
+        return next(iter(self._tokens.get(key, ())), None)
 
     def recent_tokens(self, key: Hashable) -> tuple[str, ...]:
         """Return the most recent tokens of a credential, the newest first. Calls with older ones may still be under way.
 
         :param key: the ``credential_key`` of the credential.
         """
-        return tuple(token.value for token in self._earlier.get(key, ()))
+        return tuple(token.value for token in self._tokens.get(key, ()))
 
     def encoding(self, settings: Settings) -> Encoding | None:
         """Return the encoding of the request that returned the current token, if there is one."""
-        token = self._tokens.get(credential_key(settings))
+        token = self._newest(credential_key(settings))
         return token.encoding if token is not None else None
 
     def csrf_memory(self, settings: Settings) -> CsrfMemory | None:
@@ -120,7 +116,7 @@ class TokenCache:
         :param settings: the settings with the credential.
         :param doubt: the kind of call and answer.
         """
-        self._doubts.note_useless_renewal((credential_key(settings), doubt), self._clock())
+        self._useless_renewals[credential_key(settings), doubt] = self._clock()
 
     def get(
         self,
@@ -152,11 +148,9 @@ class TokenCache:
         stale: str | None = None,
         doubt: str | None = None,
     ) -> str | None:
-        """Do the same as ``get`` without blocking the event loop.
+        """Do the same as ``get`` without blocking the event loop. The parameters and errors are those of ``get``.
 
-        If a caller is cancelled while it requests a token, the next waiting caller requests it. The parameters are those of ``get``.
-
-        :raises AuthenticationError: if the server refuses the credentials.
+        If a caller is cancelled while it requests a token, the next waiting caller requests it.
         """
         steps = self._acquire(settings, stale, doubt)
         return await drive_async(
@@ -174,7 +168,7 @@ class TokenCache:
                     return known
                 under_way = self._requests.get(key)
                 if under_way is None:
-                    if doubt is not None and not self._doubts.allow((key, doubt), self._clock()):
+                    if doubt is not None and self._was_useless(key, doubt):
                         return None
                     future = self._requests[key] = Future()
                     future.set_running_or_notify_cancel()  # so that a caller that waits for it cannot cancel it
@@ -190,10 +184,17 @@ class TokenCache:
                 raise own from None
             return value
 
+    def _was_useless(self, key: Hashable, doubt: str) -> bool:
+        """Return whether a renewal for this doubt was useless a short time ago."""
+        last = self._useless_renewals.get((key, doubt), -math.inf)
+        return self._clock() - last < RENEWAL_PAUSE_SECONDS
+
     def _request_new(self, key: Hashable, future: Future[str]) -> Generator[None, Any, str]:
         try:
             answer: TokenAnswer = yield None
-            token = _Token(answer.access_token, self._renew_at(answer.expires_in), answer.encoding)
+            lifetime = math.inf if answer.expires_in is None else answer.expires_in
+            renew_at = self._clock() + lifetime - min(MAX_RENEWAL_MARGIN_SECONDS, lifetime / 10)
+            token = _Token(answer.access_token, renew_at, answer.encoding)
         except BaseException as error:
             self._end(key, future)
             future.set_exception(error if isinstance(error, Exception) else InterruptedError())
@@ -205,38 +206,10 @@ class TokenCache:
     def _end(self, key: Hashable, future: Future[str], token: _Token | None = None) -> None:
         with self._lock:
             if token is not None:
-                self._tokens[key] = token
-                others = (each for each in self._earlier.get(key, ()) if each.value != token.value)
-                self._earlier[key] = (token, *others)[:MAX_RECENT_TOKENS]
+                others = (each for each in self._tokens.get(key, ()) if each.value != token.value)
+                self._tokens[key] = (token, *others)[:MAX_RECENT_TOKENS]
             if self._requests.get(key) is future:  # after a clear it may belong to another caller
                 del self._requests[key]
-
-    def _renew_at(self, expires_in: float | None) -> float | None:
-        if expires_in is None:
-            return None
-        return self._clock() + expires_in - min(MAX_RENEWAL_MARGIN_SECONDS, expires_in / 10)
-
-    def _is_expiring(self, token: _Token) -> bool:
-        return token.renew_at is not None and self._clock() >= token.renew_at
-
-
-class RenewalLimiter:
-    """Limits how often tokens are renewed because of answers that may have another reason."""
-
-    def __init__(self) -> None:
-        self._in_vain_at: dict[Hashable, float] = {}
-
-    def note_useless_renewal(self, doubt: Hashable, now: float) -> None:
-        """Record that a fresh token did not change an answer.
-
-        :param doubt: the credential, and the kind of call and answer.
-        :param now: seconds on a monotonic clock.
-        """
-        self._in_vain_at[doubt] = now
-
-    def allow(self, doubt: Hashable, now: float) -> bool:
-        """Return whether a token may be renewed for this doubt. The parameters are those of ``note_useless_renewal``."""
-        return now - self._in_vain_at.get(doubt, -math.inf) >= RENEWAL_PAUSE_SECONDS
 
 
 def request_token(credentials: ClientCredentials, known: Encoding | None = None) -> Flow[TokenAnswer]:
@@ -251,27 +224,20 @@ def request_token(credentials: ClientCredentials, known: Encoding | None = None)
     """
     first: Encoding = known or "form"
     second: Encoding = "json" if first == "form" else "form"
+    get_token = partial(operations.get_token, credentials.client_id, credentials.client_secret)
     try:
-        answer: TokenAnswer = yield operations.get_token(
-            credentials.client_id, credentials.client_secret, encoding=first
-        )
+        answer: TokenAnswer = yield get_token(encoding=first)
     except CallError as refusal:
         if isinstance(refusal, ThrottledError) or not 400 <= (refusal.status or 0) < 500:
             raise
         try:
-            answer = yield operations.get_token(
-                credentials.client_id, credentials.client_secret, encoding=second
-            )
+            answer = yield get_token(encoding=second)
         except CallError as later:
-            if known is None and _was_the_encoding(refusal) and not isinstance(later, AuthenticationError):
-                raise later from None
+            kinds = isinstance(refusal, AuthenticationError), isinstance(later, AuthenticationError)
+            if known is None and kinds == (True, False) and refusal.res_code in ENCODING_REFUSALS:
+                raise later from None  # the first refusal may have been about the encoding only
             raise refusal from None
     return answer
-
-
-def _was_the_encoding(refusal: CallError) -> bool:
-    """Return whether the token endpoint may have refused only the encoding."""
-    return isinstance(refusal, AuthenticationError) and refusal.res_code in ENCODING_REFUSALS
 
 
 def credential_key(settings: Settings) -> Hashable:

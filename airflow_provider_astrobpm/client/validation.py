@@ -230,9 +230,8 @@ def choice(value: T, argument: str, choices: Iterable[T]) -> T:
     """Return one of the choices."""
     known = tuple(choices)
     if value not in known:
-        near = (
-            nearest(value, (one for one in known if isinstance(one, str))) if isinstance(value, str) else None
-        )
+        words = [one for one in known if isinstance(one, str)]
+        near = nearest(value, words) if isinstance(value, str) else None
         hint = f"; did you mean {near!r}?" if near else ""
         raise ValueError(f"{argument} must be one of {', '.join(map(repr, known))}, not {value!r}{hint}")
     return value
@@ -245,10 +244,9 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     if not (wanted := _folded(word)):
         return None
     known = {_folded(name): name for name in names}
-    completions = [name for name in known if name.startswith(wanted)]
-    close = (
-        completions if len(completions) == 1 else get_close_matches(wanted, known, n=1, cutoff=MIN_SIMILARITY)
-    )
+    close = [name for name in known if name.startswith(wanted)]
+    if len(close) != 1:
+        close = get_close_matches(wanted, known, n=1, cutoff=MIN_SIMILARITY)
     return known[close[0]] if close else None
 
 

@@ -30,15 +30,14 @@ MAX_DEPTH = 100  # levels of lists and mappings
 MAX_INTEGER_BITS = 4096  # Python itself refuses to print much longer integers
 MAX_PATH_STEPS = 10  # steps of the path that an error shows
 DATE_CHARS = 10  # characters of a date: 2018-12-12
+SECOND_CHARS = 19  # characters of a time without fractions of a second: 2018-12-12T09:30:00
 
 MISSING = frozenset({"pandas.NaTType", "pandas.NAType", "numpy.MaskedConstant"})
 PATHS = frozenset({"upath.UPath", "upath.ProxyUPath"})
 """Path classes outside ``pathlib``: those of Airflow's object storage."""
 REMEDIES = {
     "pandas.DataFrame": "value.to_dict('records')",
-    "pandas.NDFrame": "value.tolist()",
-    "pandas.Index": "value.tolist()",
-    "pandas.ExtensionArray": "value.tolist()",
+    **dict.fromkeys(("pandas.NDFrame", "pandas.Index", "pandas.ExtensionArray"), "value.tolist()"),
     "pydantic.BaseModel": "value.model_dump()",
     "msgspec.Struct": "msgspec.to_builtins(value)",
     "polars.DataFrame": "value.to_dicts()",
@@ -54,7 +53,6 @@ def unknown_zone() -> None:
 def json_ready(variables: object, zone: Zone = unknown_zone) -> dict[str, Any]:
     """Return variables as they are sent: a dict of names to plain JSON values.
 
-    :param variables: a mapping of names to values.
     :param zone: returns the time zone of the API's timestamps; called only for datetimes with a time zone.
     :raises ValueError: for a value without an exact form in JSON; it names the place, the value, and what to write instead.
     """
@@ -116,16 +114,13 @@ def _convert(converter: _Converter, variables: Mapping[str, Any]) -> dict[str, A
         raise ValueError(f"variables{''.join(place)} cannot be sent: {refused}") from None
 
 
+@dataclasses.dataclass(frozen=True)
 class _Converter:
-    """Converts values to plain JSON.
+    """Converts values to plain JSON."""
 
-    :param zone: returns the time zone of the API's timestamps.
-    :param is_final: whether the values are the ones that will be sent. Otherwise values that the run supplies are accepted.
-    """
-
-    def __init__(self, zone: Zone, *, is_final: bool = True) -> None:
-        self._zone = zone
-        self._is_final = is_final
+    zone: Zone
+    is_final: bool = True
+    """Whether the values are the ones that will be sent. Otherwise values that the run supplies are accepted."""
 
     def mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         """Return a JSON object. Refuse two keys that would become the same key."""
@@ -139,11 +134,7 @@ class _Converter:
                     "only one of them",
                 )
             originals[name] = key
-            try:
-                made[name] = self._value(content, depth + 1)
-            except _UnsendableValueError as refused:
-                refused.place.append(f"[{reprlib.repr(key)}]")
-                raise
+            made[name] = self._part(content, depth, key)
         return made
 
     def _key(self, key: object) -> str:
@@ -161,25 +152,20 @@ class _Converter:
             return json.dumps(made)
         _refuse(f"a mapping with a key of type {type(key).__name__}", "a text as the key")
 
+    def _part(self, value: Any, depth: int, place: object) -> Any:
+        """Convert a part of a container at a key or a position, or at ``...`` in a set."""
+        try:
+            return self._value(value, depth + 1)
+        except _UnsendableValueError as refused:
+            refused.place.append("{…}" if place is ... else f"[{reprlib.repr(place)}]")
+            raise
+
     def _items(self, values: Iterable[Any], depth: int) -> list[Any]:
-        made: list[Any] = []
-        for position, each in enumerate(values):
-            try:
-                made.append(self._value(each, depth + 1))
-            except _UnsendableValueError as refused:
-                refused.place.append(f"[{position}]")
-                raise
-        return made
+        return [self._part(each, depth, position) for position, each in enumerate(values)]
 
     def _set(self, values: AbstractSet[Any], depth: int) -> list[Any]:
         """Return a set as a sorted list, so that a retry sends the same."""
-        made: list[Any] = []
-        for each in values:
-            try:
-                made.append(self._value(each, depth + 1))
-            except _UnsendableValueError as refused:
-                refused.place.append("{…}")
-                raise
+        made = [self._part(each, depth, ...) for each in values]
         try:
             return sorted(made)
         except TypeError:
@@ -224,31 +210,28 @@ class _Converter:
             return self._items(value, depth) if value.ndim else self._value(value[()], depth + 1)
         if remedy := next((remedy for name, remedy in REMEDIES.items() if name in names), None):
             _refuse(f"of type {type(value).__name__}", remedy)
-        if not self._is_final and _is_open(value):
+        if not self.is_final and _is_open(value):
             return None
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        ways: tuple[tuple[type, Callable[[Any, int], Any]], ...] = (
-            (Mapping, self.mapping),
-            (AbstractSet, self._set),
-            (Sequence, self._items),
-        )
-        for kind, made in ways:
-            if isinstance(value, kind):
-                return made(value, depth)
+        match value:
+            case Mapping():
+                return self.mapping(value, depth)
+            case AbstractSet():
+                return self._set(value, depth)
+            case Sequence():
+                return self._items(value, depth)
         return _unknown(value, names)
 
     def _moment(self, value: datetime) -> str | None:
         """Return a datetime in the format of the API, without fractions of a second."""
         offset = value.utcoffset()
-        written = datetime(  # noqa: DTZ001 - the local time of its own zone
-            value.year, value.month, value.day, value.hour, value.minute, value.second
-        )
+        written = datetime(*value.timetuple()[:6])  # noqa: DTZ001 - the local time of its own zone
         if offset is None:
             return str(written)
-        if not self._is_final:
+        if not self.is_final:
             return None
-        if (zone := self._zone()) is None:
+        if (zone := self.zone()) is None:
             _refuse(
                 f"the datetime {value.isoformat()}, and the time zone of Astro Zero's timestamps is unknown",
                 "it as a text in the time zone that the process expects, or set the extra 'timezone' of the connection",
@@ -288,9 +271,9 @@ def _is_open(value: object) -> bool:
 
 def _unknown(value: object, names: frozenset[str]) -> str:
     """Convert a path class outside ``pathlib``. Refuse anything else."""
-    name = type(value).__name__
     if not PATHS.isdisjoint(names):
         return str(value)
+    name = type(value).__name__
     if isinstance(value, Iterator):
         _refuse(f"a {name}, which can be read only once", "list(value)")
     if hasattr(type(value), "__attrs_attrs__"):
@@ -355,11 +338,11 @@ def _from_numpy_moment(shown: str) -> str:
         _missing(shown)
     if len(shown) < DATE_CHARS:
         _refuse(f"a datetime64 without a day, {shown}", "a date, or a text")
-    if len(shown) == DATE_CHARS:
-        return shown
-    day, _, clock = shown.partition("T")
-    hour, minute, second = (*clock.partition(".")[0].split(":"), "00", "00")[:3]
-    return f"{day} {hour}:{minute}:{second}"
+    try:
+        moment = datetime.fromisoformat(shown[:SECOND_CHARS])
+    except ValueError:
+        _refuse(f"a datetime64 out of range, {shown}", "a text")
+    return shown if len(shown) == DATE_CHARS else str(moment)
 
 
 _FORMS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (

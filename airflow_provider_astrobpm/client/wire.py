@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 
 from airflow_provider_astrobpm.client import states, validation
+from airflow_provider_astrobpm.client.errors import UnexpectedAnswerError
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.texts import REPLACEMENT
 
@@ -108,17 +109,18 @@ class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
         sought = (("name", bpm_name, self.name), ("businessKey", business_key, self.business_key))
         return all(field in self.unread or value in (None, own) for field, value, own in sought)
 
+    def error(self, where: str, advice: str) -> UnexpectedAnswerError:
+        """Return the error of an answer with this row."""
+        which = f"the row of instance {self.id!r}" if self.id else "a row"
+        error = UnexpectedAnswerError(f"{which}{where} cannot be read, because {self.reason}")
+        error.advice = advice
+        return error
+
 
 class Rows(list[BpmInstance]):
-    """The instances of one list.
+    """The instances of one list, in the order of the server, and the rows that could not be read."""
 
-    :param instances: the readable rows, in the order of the server.
-    :param unreadable: the other rows.
-    """
-
-    def __init__(
-        self, instances: Iterable[BpmInstance] = (), unreadable: Iterable[UnreadableRow] = ()
-    ) -> None:
+    def __init__(self, instances: Iterable[BpmInstance], unreadable: Iterable[UnreadableRow]) -> None:
         super().__init__(instances)
         self.unreadable = tuple(unreadable)
 
@@ -147,10 +149,9 @@ def decode_instance(raw: bytes | msgspec.Raw) -> BpmInstance:
     try:
         return _INSTANCE.decode(raw).to_instance()
     except msgspec.ValidationError:
-        values, odd = _read_fields(msgspec.json.decode(raw))
-        if odd:
+        if isinstance(row := _read_row(raw), UnreadableRow):
             raise
-        return WireInstance(**values).to_instance()
+        return row
 
 
 def decode_optional_instance(raw: bytes | msgspec.Raw) -> BpmInstance | None:
@@ -235,16 +236,15 @@ def _parts_of(raw: bytes | msgspec.Raw) -> list[msgspec.Raw]:
         return [msgspec.Raw(raw)]
 
 
-def _read_row(raw: msgspec.Raw) -> BpmInstance | UnreadableRow:
+def _read_row(raw: bytes | msgspec.Raw) -> BpmInstance | UnreadableRow:
     try:
         values, odd = _read_fields(msgspec.json.decode(raw))
     except msgspec.MsgspecError as error:
         return UnreadableRow(reason=str(error), unread=frozenset(_KINDS))
     if not odd:
         return WireInstance(**values).to_instance()
-    reasons = [f"its {field} {reason}" for field, reason in odd.items()]
     return UnreadableRow(
-        reason=" and ".join(reasons),
+        reason=" and ".join(f"its {field} {reason}" for field, reason in odd.items()),
         unread=frozenset(odd),
         id=values.get("id"),
         name=values.get("name"),
@@ -279,14 +279,6 @@ def _id(value: Any) -> str:
 
 def _name(value: Any) -> str:
     return _whole(str(_number_or_text(value))) or _refuse()
-
-
-def _state(value: Any) -> str:
-    return _whole(value) if isinstance(value, str) else _refuse()
-
-
-def _key(value: Any) -> str | None:
-    return _whole(_optional(value))
 
 
 def _optional(value: Any) -> str | None:
@@ -324,9 +316,9 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(WireInstance.__struct_fields__, _minor),
     "id": _id,
     "name": _name,
-    "state": _state,
+    "state": lambda value: _whole(value) if isinstance(value, str) else _refuse(),
     "bpStatus": _optional,
-    "businessKey": _key,
+    "businessKey": lambda value: _whole(_optional(value)),
     "suspended": _flag,
     "isClosed": _flag,
 }

@@ -22,11 +22,11 @@ _RECOGNISED = "This provider recognises its generated keys in this form, and cus
 
 def business_key_finding(row: InstanceRow, key: str, seen: Observation) -> Finding:
     """Return whether the row of a new instance shows its business key, in any recognisable form."""
-    if business_key_of(row) and KeyForm.of(key, business_key_of(row)) is not None:
-        how = "" if business_key_of(row) == key else ", changed; see long_key"
-        return Finding.known(
-            "business_keys", "carried", f"the row of the new instance shows its business key{how}", seen
-        )
+    shown = business_key_of(row)
+    if shown and KeyForm.of(key, shown) is not None:
+        how = "" if shown == key else ", changed; see long_key"
+        words = f"the row of the new instance shows its business key{how}"
+        return Finding.known("business_keys", "carried", words, seen)
     words = (
         "the row of the new instance does not show its business key: after a crashed try, the next try cannot find the instance, "
         "fails, and asks for an operator"
@@ -41,28 +41,21 @@ def long_key_finding(key: str, instance: InstanceRow, row: InstanceRow | None, *
     :param instance: the instance from the answer to the start.
     :param row: its row in a list, if a list shows it.
     """
-    shown = {"the start's answer": business_key_of(instance), "the row": business_key_of(row) if row else ""}
+    name, in_row = "long_key", "the row"
+    shown = {"the start's answer": business_key_of(instance), in_row: business_key_of(row) if row else ""}
     changes = {where: describe_change(key, each) for where, each in shown.items() if each}
-    change = changes.get("the row") or changes.get("the start's answer")
-    if change is None:
-        return Finding.unknown("long_key", "neither the start's answer nor a row shows the key", *seen)
+    if not changes:
+        return Finding.unknown(name, "neither the start's answer nor a row shows the key", *seen)
+    where, change = list(changes.items())[-1]
     if set(changes.values()) == {"as sent"}:
-        if "the row" not in changes:
-            return Finding.unknown(
-                "long_key", "the start's answer shows it as sent, but no row shows it", *seen
-            )
-        where = " and ".join(changes)
-        return Finding.known(
-            "long_key", change, f"{MAX_KEY_LENGTH} characters came back as sent in {where}", *seen
-        )
-    parts = ", ".join(f"{each} in {where}" for where, each in changes.items())
-    differ = (
-        " The two differ, so the answer is no evidence of how lists show a key."
-        if len(set(changes.values())) > 1
-        else ""
-    )
-    meaning = _meaning(key, shown["the row"] or shown["the start's answer"])
-    return Finding.known("long_key", change, f"{parts}.{differ} {meaning}", *seen, fine=False)
+        if in_row not in changes:
+            return Finding.unknown(name, "the start's answer shows it as sent, but no row shows it", *seen)
+        words = f"{MAX_KEY_LENGTH} characters came back as sent in {' and '.join(changes)}"
+        return Finding.known(name, change, words, *seen)
+    words = f"{', '.join(f'{each} in {where}' for where, each in changes.items())}."
+    if len(set(changes.values())) > 1:
+        words += " The two differ, so the answer is no evidence of how lists show a key."
+    return Finding.known(name, change, f"{words} {_meaning(key, shown[where])}", *seen, fine=False)
 
 
 def describe_change(sent: str, shown: str) -> str:

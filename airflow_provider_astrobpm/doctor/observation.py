@@ -10,20 +10,20 @@ import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from airflow_provider_astrobpm.client import operations
 from airflow_provider_astrobpm.client.errors import AuthenticationError, CallError, RefusedError, ServerError
-from airflow_provider_astrobpm.client.protocol import SUCCESS, platform_message
-from airflow_provider_astrobpm.client.wire import EMPTY_RESULTS
+from airflow_provider_astrobpm.client.protocol import SUCCESS, platform_message, token_fault
+from airflow_provider_astrobpm.client.wire import EMPTY_RESULTS, decode_instance
 from airflow_provider_astrobpm.doctor.findings import Finding
 
 if TYPE_CHECKING:
+    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.operations import Operation
-    from airflow_provider_astrobpm.client.protocol import Request, Response
+    from airflow_provider_astrobpm.client.protocol import Request, Response, TokenFault
 
 T = TypeVar("T")
 
@@ -57,14 +57,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class Observation:
-    """The result of a probe.
+    """The result of a probe, and how to interpret it.
 
     :param line: request and answer in one line, without secrets.
-    :param result: the decoded result, if the call succeeded.
+    :param result: the result as JSON, if the call succeeded; of a token request it is decoded.
     :param error: the error that this provider raises for the answer, if the call failed.
     :param response: the last response, if there was one.
     :param at: when it arrived, in seconds since the epoch.
     :param sent: whether the probe was sent: probes are dropped after the endpoint has gone down.
+    :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx, which is a failure otherwise.
     """
 
     line: str
@@ -73,11 +74,17 @@ class Observation:
     response: Response | None = None
     at: float = 0.0
     sent: bool = True
+    refuses_with_5xx: bool = False
 
     @property
     def status(self) -> int | None:
         """The HTTP status, if there was a response."""
         return self.response.status if self.response else None
+
+    @property
+    def is_server_error(self) -> bool:
+        """Whether the HTTP status is 5xx."""
+        return (self.status or 0) >= 500
 
     @property
     def server_time(self) -> float | None:
@@ -87,77 +94,88 @@ class Observation:
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
 
+    @property
     def envelope(self) -> tuple[str | None, str | None]:
-        """Return ``resCode`` and ``resMsg`` of the response, if it has them."""
+        """``resCode`` and ``resMsg`` of the response, if it has them."""
         return platform_message(self.response) if self.response else (None, None)
+
+    @property
+    def token_fault(self) -> TokenFault | None:
+        """Whether the answer says that the token is at fault, and how certainly."""
+        return token_fault(self.response) if self.response else None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the request was refused, and not its token. A call that failed otherwise is no evidence."""
+        return isinstance(self.error, RefusedError) or (self.refuses_with_5xx and self.may_be_refusal)
+
+    @property
+    def may_be_refusal(self) -> bool:
+        """Whether an HTTP 5xx may be a refusal, because it has a code of the platform."""
+        return isinstance(self.error, ServerError) and self.envelope[0] not in (None, SUCCESS)
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether the answer cannot be used for a conclusion."""
+        return self.error is not None and not self.is_refusal
+
+    @property
+    def why_unclear(self) -> str:
+        """Why the answer is unusable, in words."""
+        return self.error.problem if self.error else "the answer is not a list of instances"
+
+    @property
+    def never_reached(self) -> bool:
+        """Whether the request certainly did not reach the server."""
+        return self.error is not None and self.error.never_reached
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether the call was refused, for any reason."""
+        return isinstance(self.error, (AuthenticationError, RefusedError))
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether the call was refused with HTTP 401 or 403, the usual signs of a missing permission. Other refusals may mean it too."""
+        return self.is_denied and self.status in (401, 403)
+
+    @property
+    def permission_hint(self) -> str:
+        """Words to append to "refused", if a permission is probably missing."""
+        return f" with HTTP {self.status}, which suggests a missing permission" if self.is_forbidden else ""
+
+    @property
+    def rows(self) -> list[InstanceRow] | None:
+        """The rows of a list that have an id and a state; ``None`` if it is not a list of instances."""
+        rows = [] if self.result in EMPTY_RESULTS else self.result
+        if self.error is not None or not isinstance(rows, list):
+            return None
+        known = [row for row in rows if _is_instance(row)]
+        return None if rows and not known else known
+
+    @property
+    def instance(self) -> InstanceRow | None:
+        """The instance in the answer; ``None`` if there is none."""
+        return self.result if _is_instance(self.result) else None
+
+    def fails_like(self, other: Observation) -> bool:
+        """Return whether both calls failed, with the same HTTP status and code."""
+        if None in (self.error, other.error, self.status):
+            return False
+        return (self.status, self.envelope[0]) == (other.status, other.envelope[0])
 
 
 ProbeFlow = Generator[Probe | operations.Sleep | Finding, Any, T]
 
 
-class AnswerKind(Enum):
-    """Whether an answer can be used for a conclusion."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    UNCLEAR = "unclear"
+def report_findings(*flows: ProbeFlow[Finding]) -> ProbeFlow[None]:
+    """Run flows that return one finding each, and yield their findings."""
+    for flow in flows:
+        yield (yield from flow)
 
 
-def answer_kind(seen: Observation, *, refuses_with_5xx: bool = False) -> AnswerKind:
-    """Return how to interpret an answer.
-
-    :param refuses_with_5xx: whether this endpoint is known to refuse with HTTP 5xx, which is a failure otherwise.
-    """
-    if seen.error is None:
-        return AnswerKind.ANSWERED
-    if isinstance(seen.error, RefusedError):
-        return AnswerKind.REFUSED
-    if refuses_with_5xx and may_be_refusal(seen):
-        return AnswerKind.REFUSED
-    return AnswerKind.UNCLEAR
-
-
-def may_be_refusal(seen: Observation) -> bool:
-    """Return whether an HTTP 5xx may be a refusal, because it has a code of the platform."""
-    code, _ = seen.envelope()
-    return isinstance(seen.error, ServerError) and code not in (None, SUCCESS)
-
-
-def is_refused(seen: Observation) -> bool:
-    """Return whether a call was refused, for any reason."""
-    return isinstance(seen.error, (AuthenticationError, RefusedError))
-
-
-def is_forbidden(seen: Observation) -> bool:
-    """Return whether a call was refused with HTTP 401 or 403, the usual signs of a missing permission. Other refusals may mean it too."""
-    return is_refused(seen) and seen.status in (401, 403)
-
-
-def is_same_failure(one: Observation, other: Observation) -> bool:
-    """Return whether two calls failed with the same HTTP status and code."""
-    if None in (one.error, other.error, one.status):
-        return False
-    return (one.status, one.envelope()[0]) == (other.status, other.envelope()[0])
-
-
-def why_unclear(seen: Observation) -> str:
-    """Return why an answer is unusable, in words."""
-    return seen.error.problem if seen.error else "the answer is not a list of instances"
-
-
-def rows_of(seen: Observation) -> list[InstanceRow] | None:
-    """Return the rows of a list that have an id and a state; ``None`` if it is not a list of instances."""
-    rows = [] if seen.result in EMPTY_RESULTS else seen.result
-    if seen.error is not None or not isinstance(rows, list):
-        return None
-    known = [row for row in rows if isinstance(row, dict) and text(row, "id") and text(row, "state")]
-    return None if rows and not known else known
-
-
-def instance_of(seen: Observation) -> InstanceRow | None:
-    """Return the instance in an answer; ``None`` if there is none."""
-    row = seen.result
-    return row if isinstance(row, dict) and text(row, "id") and text(row, "state") else None
+def _is_instance(row: Any) -> bool:
+    return isinstance(row, dict) and bool(text(row, "id") and text(row, "state"))
 
 
 def text(row: InstanceRow, name: str) -> str:
@@ -166,9 +184,12 @@ def text(row: InstanceRow, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def raw(operation: Operation[Any], **changes: Any) -> Operation[Any]:
-    """Return an operation that accepts any answer and returns the undecoded result."""
-    return msgspec.structs.replace(operation, decode=msgspec.json.decode, **changes)
+def as_instance(row: InstanceRow) -> BpmInstance | None:
+    """Return a row as this provider reads it; ``None`` if it cannot."""
+    try:
+        return decode_instance(msgspec.json.encode(row))
+    except msgspec.ValidationError:
+        return None
 
 
 def evidence_line(

@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_astrobpm.client import operations
 from airflow_provider_astrobpm.client.errors import AuthenticationError
-from airflow_provider_astrobpm.client.protocol import TokenFault, token_fault
+from airflow_provider_astrobpm.client.protocol import TokenFault
 from airflow_provider_astrobpm.client.settings import ClientCredentials
 from airflow_provider_astrobpm.client.states import COMPLETED
-from airflow_provider_astrobpm.doctor.findings import Finding
-from airflow_provider_astrobpm.doctor.observation import (
-    AnswerKind,
-    Probe,
-    answer_kind,
-    is_same_failure,
-    raw,
-    why_unclear,
-)
+from airflow_provider_astrobpm.doctor.findings import Finding, all_unknown
+from airflow_provider_astrobpm.doctor.observation import Probe, report_findings
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.settings import Settings
@@ -37,73 +30,64 @@ def probe_sign_in(settings: Settings) -> ProbeFlow[bool]:
     credentials = settings.credentials
     if not isinstance(credentials, ClientCredentials):
         return (yield from _probe_access_token(settings))
-    answers: dict[Encoding, Observation] = {}
-    for encoding in ("form", "json"):
-        answers[encoding] = yield Probe(_request(credentials, encoding), remark=encoding)
-        if answers[encoding].response is None:
+    probes = [_token_probe(credentials, encoding) for encoding in ("form", "json")]
+    seen: list[Observation] = []
+    for probe in probes:
+        seen.append((yield probe))
+        if seen[-1].response is None:
             break
-    seen = list(answers.values())
-    yield _connection_finding(settings, *seen)
+    yield _connection_finding(settings, seen[0])
     if seen[0].response is None:
         return False
-    accepted: list[Encoding] = [encoding for encoding, answer in answers.items() if answer.error is None]
-    yield _token_request_finding(accepted, seen)
+    accepted = [each for each in zip(probes, seen, strict=False) if each[1].error is None]
+    yield _token_request_finding([probe.remark for probe, _ in accepted], seen)
     if not accepted:
         return False
-    first = answers[accepted[0]]
+    probe, first = accepted[0]
     yield _lifetime_finding(first)
     yield _clock_finding(first)
-    another = (
-        seen[1]
-        if len(accepted) == 2
-        else (yield Probe(_request(credentials, accepted[0]), remark=accepted[0]))
-    )
-    yield from _probe_older_tokens(first, another)
+    another = seen[1] if len(accepted) == 2 else (yield probe)
+    yield from report_findings(_probe_older_tokens(first, another))
     return True
 
 
-def probe_wrong_token(state: str, right: Observation) -> ProbeFlow[None]:
-    """List one state with a token that cannot be valid.
+def probe_wrong_token(state: str, right: Observation) -> ProbeFlow[Finding]:
+    """List one state with a token that cannot be valid, and return how it is reported.
 
     :param state: the state to list.
     :param right: the same list with the valid token.
     """
-    seen = yield Probe(raw(operations.query(state)), token=WRONG_TOKEN, remark="a wrong token")
-    if is_same_failure(seen, right):
-        reason = f"the valid token gets the same answer: {why_unclear(right)}"
-        yield Finding.unknown("bad_token", reason, seen, right)
-        return
+    seen = yield Probe(operations.query(state), token=WRONG_TOKEN, remark="a wrong token")
+    if seen.fails_like(right):
+        reason = f"the valid token gets the same answer: {right.why_unclear}"
+        return Finding.unknown("bad_token", reason, seen, right)
     if seen.error is None:
-        yield Finding.known(
-            "bad_token", "accepted", "a wrong token is accepted: this is not Astro Zero", seen, fine=False
-        )
-        return
-    fault = token_fault(seen.response) if seen.response else None
-    if seen.response is None or ((seen.status or 0) >= 500 and fault is None):
-        yield Finding.unknown("bad_token", why_unclear(seen), seen)
-        return
-    code, _ = seen.envelope()
+        words = "a wrong token is accepted: this is not Astro Zero"
+        return Finding.known("bad_token", "accepted", words, seen, fine=False)
+    fault = seen.token_fault
+    if seen.response is None or (seen.is_server_error and fault is None):
+        return Finding.unknown("bad_token", seen.why_unclear, seen)
+    code = seen.envelope[0]
     media = seen.response.headers.get("content-type", "no content type").partition(";")[0]
     value = f"HTTP {seen.status}, {f'resCode {code}' if code else media}"
     if fault is None:
         meaning = "this provider does not recognise that the token is at fault, and does not renew it"
     elif fault is TokenFault.CERTAIN:
         meaning = "this provider then renews its token"
-    elif (seen.status or 0) >= 500:
+    elif seen.is_server_error:
         meaning = "this provider then renews its token once, but does not resend a start or a deletion"
     else:
         meaning = "this provider then renews its token once, and accepts the next answer"
-    yield Finding.known("bad_token", value, f"with {value}: {meaning}", seen, fine=fault is not None)
+    return Finding.known("bad_token", value, f"with {value}: {meaning}", seen, fine=fault is not None)
 
 
-def _request(
-    credentials: ClientCredentials, encoding: Encoding
-) -> operations.Operation[operations.TokenAnswer]:
-    return operations.get_token(credentials.client_id, credentials.client_secret, encoding=encoding)
+def _token_probe(credentials: ClientCredentials, encoding: Encoding) -> Probe:
+    operation = operations.get_token(credentials.client_id, credentials.client_secret, encoding=encoding)
+    return Probe(operation, remark=encoding)
 
 
 def _probe_access_token(settings: Settings) -> ProbeFlow[bool]:
-    seen = yield Probe(raw(operations.definitions(limit=1)))
+    seen = yield Probe(operations.definitions(limit=1))
     yield _connection_finding(settings, seen)
     if seen.response is None:
         return False
@@ -111,63 +95,49 @@ def _probe_access_token(settings: Settings) -> ProbeFlow[bool]:
     if works:
         yield Finding.unknown("token_request", NO_REQUEST_REASON)
     else:
-        sentence = (
+        words = (
             "the connection's 'access_token' was refused: it has expired, or belongs to another environment"
         )
-        yield Finding.known("token_request", "refused", sentence, seen, fine=False)
-    yield Finding.unknown("token_lifetime", NO_REQUEST_REASON)
-    yield Finding.unknown("older_tokens", NO_REQUEST_REASON)
+        yield Finding.known("token_request", "refused", words, seen, fine=False)
+    yield from all_unknown(("token_lifetime", "older_tokens"), NO_REQUEST_REASON)
     yield _clock_finding(seen)
     return works
 
 
-def _connection_finding(settings: Settings, *seen: Observation) -> Finding:
-    first = seen[0]
-    if first.response is None:
-        problem, advice = (first.error.problem, first.error.advice) if first.error else ("", "")
-        return Finding.known(
-            "connection", "failed", f"{settings.base_url}: {problem}. {advice}".rstrip(), first, fine=False
-        )
+def _connection_finding(settings: Settings, seen: Observation) -> Finding:
+    if seen.response is None:
+        words = f"{settings.base_url}: {_problem(seen)}"
+        return Finding.known("connection", "failed", words, seen, fine=False)
     scheme = settings.base_url.partition(":")[0]
     tls = "its certificate was checked" if settings.verify else "its certificate was not checked ('verify')"
     how = f"over TLS, {tls}" if scheme == "https" else "without TLS"
-    return Finding.known("connection", scheme, f"{settings.base_url} answers {how}", first)
+    return Finding.known("connection", scheme, f"{settings.base_url} answers {how}", seen)
 
 
-def _token_request_finding(accepted: list[Encoding], seen: list[Observation]) -> Finding:
+def _token_request_finding(accepted: list[str], seen: list[Observation]) -> Finding:
+    name = "token_request"
     if len(accepted) == 2:
-        return Finding.known("token_request", "both", "accepted as a form and as JSON", *seen)
-    if accepted:
-        refused = [answer for answer in seen if answer.error is not None]
-        if token_answer_kind(refused) is AnswerKind.UNCLEAR:
-            words = f"accepted as {accepted[0]}; unknown for the other encoding: {why_unclear(refused[0])}"
-            return Finding.known("token_request", accepted[0], words, *seen)
-        return Finding.known("token_request", accepted[0], f"accepted as {accepted[0]} only", *seen)
-    error = seen[0].error
-    words = f"no token: {error.problem}. {error.advice}".rstrip() if error else "no token"
-    return Finding.known("token_request", "refused", words, *seen, fine=False)
+        return Finding.known(name, "both", "accepted as a form and as JSON", *seen)
+    if not accepted:
+        return Finding.known(name, "refused", f"no token: {_problem(seen[0])}", *seen, fine=False)
+    failed = next(answer for answer in seen if answer.error is not None)
+    doubt = " only" if failed.is_denied else f"; unknown for the other encoding: {failed.why_unclear}"
+    return Finding.known(name, accepted[0], f"accepted as {accepted[0]}{doubt}", *seen)
 
 
-def token_answer_kind(refused: list[Observation]) -> AnswerKind:
-    """Return how to interpret a failed token request."""
-    if refused and isinstance(refused[0].error, AuthenticationError):
-        return AnswerKind.REFUSED
-    return answer_kind(refused[0]) if refused else AnswerKind.UNCLEAR
+def _problem(seen: Observation) -> str:
+    return f"{seen.error.problem}. {seen.error.advice}".rstrip() if seen.error else ""
 
 
 def _lifetime_finding(seen: Observation) -> Finding:
-    lifetime = seen.result.expires_in
-    until = "a token is used until it is refused, and then renewed"
-    if lifetime is None:
-        sent = _sent_lifetime(seen)
-        if sent is None:
-            return Finding.known("token_lifetime", "not said", f"there is no expires_in: {until}", seen)
-        return Finding.known(
-            "token_lifetime", "unusable", f"expires_in is {sent}, which is not a lifetime: {until}", seen
-        )
-    return Finding.known(
-        "token_lifetime", lifetime, f"{lifetime:g} s by expires_in; a token is renewed a little earlier", seen
-    )
+    name, lifetime = "token_lifetime", seen.result.expires_in
+    if lifetime is not None:
+        words = f"{lifetime:g} s by expires_in; a token is renewed a little earlier"
+        return Finding.known(name, lifetime, words, seen)
+    sent, until = _sent_lifetime(seen), "a token is used until it is refused, and then renewed"
+    if sent is None:
+        return Finding.known(name, "not said", f"there is no expires_in: {until}", seen)
+    return Finding.known(name, "unusable", f"expires_in is {sent}, which is not a lifetime: {until}", seen)
 
 
 def _sent_lifetime(seen: Observation) -> str | None:
@@ -186,43 +156,30 @@ def _clock_finding(seen: Observation) -> Finding:
         return Finding.unknown("clock", "the answer has no header Date", seen)
     ahead = round(server - seen.at)
     where = f"{abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'}" if ahead else "the same as"
-    fine = abs(ahead) <= MAX_CLOCK_DIFFERENCE_SECONDS
-    return Finding.known(
-        "clock",
-        ahead,
-        f"the server's clock is {where} this machine's, within a second or two",
-        seen,
-        fine=fine,
-    )
+    words = f"the server's clock is {where} this machine's, within a second or two"
+    return Finding.known("clock", ahead, words, seen, fine=abs(ahead) <= MAX_CLOCK_DIFFERENCE_SECONDS)
 
 
-def _probe_older_tokens(first: Observation, another: Observation) -> ProbeFlow[None]:
+def _probe_older_tokens(first: Observation, another: Observation) -> ProbeFlow[Finding]:
     if another.error is not None:
-        yield Finding.unknown(
-            "older_tokens", f"a second token request failed: {why_unclear(another)}", another
-        )
-        return
+        reason = f"a second token request failed: {another.why_unclear}"
+        return Finding.unknown("older_tokens", reason, another)
     older = first.result.access_token
     if another.result.access_token == older:
-        yield Finding.known("older_tokens", "same", "a second request returns the same token", first, another)
-        return
-    seen = yield Probe(raw(operations.query(COMPLETED)), token=older, remark="the older of two tokens")
+        words = "a second request returns the same token"
+        return Finding.known("older_tokens", "same", words, first, another)
+    seen = yield Probe(operations.query(COMPLETED), token=older, remark="the older of two tokens")
     if seen.error is None:
-        yield Finding.known("older_tokens", "kept", "a token stays valid after another is requested", seen)
-        return
-    evidence = [seen]
-    fault = token_fault(seen.response) if seen.response else None
-    if fault is None:
-        yield Finding.unknown("older_tokens", why_unclear(seen), *evidence)
-        return
+        return Finding.known("older_tokens", "kept", "a token stays valid after another is requested", seen)
+    if seen.token_fault is None:
+        return Finding.unknown("older_tokens", seen.why_unclear, seen)
     # The client may not be permitted to list instances at all.
-    evidence.append((yield Probe(raw(operations.query(COMPLETED)), remark="the newer of two tokens")))
-    if evidence[1].error is not None:
-        reason = f"the newer token cannot list instances either: {why_unclear(evidence[1])}"
-        yield Finding.unknown("older_tokens", reason, *evidence)
-        return
-    sentence = (
+    newer = yield Probe(operations.query(COMPLETED), remark="the newer of two tokens")
+    if newer.error is not None:
+        reason = f"the newer token cannot list instances either: {newer.why_unclear}"
+        return Finding.unknown("older_tokens", reason, seen, newer)
+    words = (
         "a token is invalid as soon as the same client requests another, and each Airflow task requests one. Tasks and waits "
         "then request a new token, which costs requests: give Airflow its own client, and ideally the triggerer another one"
     )
-    yield Finding.known("older_tokens", "replaced", sentence, *evidence, fine=False)
+    return Finding.known("older_tokens", "replaced", words, seen, newer, fine=False)

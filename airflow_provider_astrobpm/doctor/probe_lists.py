@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_astrobpm.client import operations, states, timestamps
 from airflow_provider_astrobpm.client.instance import ROW_FIELDS
 from airflow_provider_astrobpm.client.wire import EMPTY_RESULTS
-from airflow_provider_astrobpm.doctor.findings import Finding
-from airflow_provider_astrobpm.doctor.observation import (
-    Probe,
-    is_forbidden,
-    is_refused,
-    raw,
-    rows_of,
-    text,
-    why_unclear,
-)
+from airflow_provider_astrobpm.doctor.findings import Finding, all_unknown
+from airflow_provider_astrobpm.doctor.observation import Probe, text
 from airflow_provider_astrobpm.doctor.probe_order import (
     has_distinct_starts,
     own_order_finding,
@@ -43,11 +35,7 @@ class StateLists:
 
     def __init__(self, answers: Mapping[str, Observation]) -> None:
         self.answers = answers
-        self.rows: dict[str, list[InstanceRow]] = {}
-        for state, answer in answers.items():
-            rows = rows_of(answer)
-            if rows is not None:
-                self.rows[state] = rows
+        self.rows = {state: rows for state, seen in answers.items() if (rows := seen.rows) is not None}
         self.max_rows = max(map(len, self.rows.values()), default=0)
         """The maximum number of rows observed in a list: a list with fewer is not truncated."""
         self.row_cap: int | None = None
@@ -66,51 +54,60 @@ class StateLists:
     @property
     def why_no_rows(self) -> str:
         """Why no list shows an instance, in words."""
-        missing = [state for state in self.answers if state not in self.rows]
-        if not missing:
+        missing = next((state for state in self.answers if state not in self.rows), None)
+        if missing is None:
             return NO_INSTANCE_VISIBLE
-        reason = why_unclear(self.answers[missing[0]])
-        if not self.rows:
-            return f"no list of instances could be read ({reason})"
-        return (
-            f"the list of {missing[0]!r} could not be read ({reason}), and the other lists show no instance"
-        )
+        if self.rows:
+            return f"{self.why_unread(missing)}, and the other lists show no instance"
+        return f"no list of instances could be read ({self.answers[missing].why_unclear})"
+
+    def why_unread(self, state: str) -> str:
+        """Return why the list of a state has no rows, in words."""
+        return f"the list of {state!r} could not be read ({self.answers[state].why_unclear})"
 
     @property
     def empty(self) -> list[str]:
         """The states that certainly have no instance."""
         return [state for state, rows in self.rows.items() if not rows]
 
+    @property
+    def instance_to_read(self) -> InstanceRow | None:
+        """An instance to read by its id, preferably an open one, which stays visible."""
+        filled = [state for state in self.non_empty if state in states.OPEN_STATES] or self.non_empty
+        return self.rows[filled[0]][0] if filled else None
+
+    @property
     def best_ordered_state(self) -> str | None:
-        """Return the state whose list is the best evidence of the order: the longest with different start times."""
-        several = [state for state in self.non_empty if len(self.rows[state]) > 1]
-        return next(
-            (state for state in several if has_distinct_starts(self.rows[state])),
-            next(iter(self.non_empty), None),
-        )
+        """The state whose list is the best evidence of the order: the longest with different start times."""
+        distinct = [state for state in self.non_empty if has_distinct_starts(self.rows[state])]
+        return next(iter(distinct or self.non_empty), None)
 
 
 def fetch_lists() -> ProbeFlow[StateLists]:
     """List definitions and every state, and report what the token may read."""
-    seen = yield Probe(raw(operations.definitions(limit=1)))
+    seen = yield Probe(operations.definitions(limit=1))
     if seen.error is None and (seen.result in EMPTY_RESULTS or isinstance(seen.result, list)):
         shown = "shows at least one" if seen.result else "shows none"
-        yield Finding.known(
-            "definitions", "yes", f"the token may list definitions, and the list {shown}", seen
-        )
+        words = f"the token may list definitions, and the list {shown}"
+        yield Finding.known("definitions", "yes", words, seen)
     elif seen.error is None:
         yield Finding.unknown("definitions", "the answer is not a list", seen)
-    elif is_refused(seen):
-        words = "the token may not list definitions" if is_forbidden(seen) else "the list was refused"
+    elif seen.is_denied:
+        words = "the token may not list definitions" if seen.is_forbidden else "the list was refused"
         yield Finding.known("definitions", "refused", words, seen, fine=False)
     else:
-        yield Finding.unknown("definitions", why_unclear(seen), seen)
+        yield Finding.unknown("definitions", seen.why_unclear, seen)
     answers = {}
     for state in states.STATES:
-        answers[state] = yield Probe(raw(operations.query(state)))
+        answers[state] = yield Probe(operations.query(state))
     lists = StateLists(answers)
     yield _access_finding(lists)
-    yield _message_finding(next((seen for seen in answers.values() if seen.error is None), None))
+    answered = next((seen for seen in answers.values() if seen.error is None), None)
+    if answered is None:
+        yield Finding.unknown("success_message", "no list was answered")
+    else:
+        message = answered.envelope[1] or ""
+        yield Finding.known("success_message", message, f"{message!r}", answered)
     return lists
 
 
@@ -119,14 +116,12 @@ def probe_lists(lists: StateLists) -> ProbeFlow[None]:
     yield _ended_finding(lists)
     yield _newest_finding(lists)
     yield _business_keys_finding(lists)
-    state = lists.best_ordered_state()
+    state = lists.best_ordered_state
     if state is None:
-        for name in ("fields", "order", "own_order", "row_cap", "others"):
-            yield Finding.unknown(name, lists.why_no_rows)
+        yield from all_unknown(("fields", "order", "own_order", "row_cap", "others"), lists.why_no_rows)
         return
-    unordered = yield Probe(
-        raw(operations.query(state, fields=None, order_field=None)), remark="no order, no fields"
-    )
+    operation = operations.query(state, fields=None, order_field=None)
+    unordered = yield Probe(operation, remark="no order, no fields")
     yield _fields_finding(lists, state, unordered)
     yield own_order_finding(unordered)
     yield _others_finding(unordered)
@@ -134,7 +129,7 @@ def probe_lists(lists: StateLists) -> ProbeFlow[None]:
 
 
 def _access_finding(lists: StateLists) -> Finding:
-    refused = [state for state, seen in lists.answers.items() if is_refused(seen)]
+    refused = [state for state, seen in lists.answers.items() if seen.is_denied]
     unclear = [state for state in lists.answers if state not in lists.rows and state not in refused]
     counts = ", ".join(f"{len(lists.rows[state])} in {state!r}" for state in lists.non_empty)
     shown = f"the lists show {counts}" if counts else "the lists show no instance"
@@ -143,46 +138,31 @@ def _access_finding(lists: StateLists) -> Finding:
         words = f"refused for {', '.join(map(repr, refused))}; {shown}"
         return Finding.known("instances", "refused", words, *evidence, fine=False)
     if unclear:
-        reason = why_unclear(lists.answers[unclear[0]])
-        return Finding.unknown(
-            "instances", f"{', '.join(map(repr, unclear))} could not be listed ({reason})", *evidence
-        )
+        reason = lists.answers[unclear[0]].why_unclear
+        words = f"{', '.join(map(repr, unclear))} could not be listed ({reason})"
+        return Finding.unknown("instances", words, *evidence)
     evidence = evidence or list(lists.answers.values())[:1]
-    return Finding.known(
-        "instances", "all", f"the token may list all {len(lists.rows)} states; {shown}", *evidence
-    )
-
-
-def _message_finding(seen: Observation | None) -> Finding:
-    if seen is None:
-        return Finding.unknown("success_message", "no list was answered")
-    message = seen.envelope()[1] or ""
-    return Finding.known("success_message", message, f"{message!r}", seen)
+    words = f"the token may list all {len(lists.rows)} states; {shown}"
+    return Finding.known("instances", "all", words, *evidence)
 
 
 def _fields_finding(lists: StateLists, state: str, unordered: Observation) -> Finding:
     """Compare the columns of a list with the same list requested without ``fields=``."""
-    columns, seen = _columns(lists.rows[state]), lists.answers[state]
+    columns, seen = set().union(*lists.rows[state]), lists.answers[state]
     more, lacking = sorted(columns.difference(ROW_FIELDS)), sorted(set(ROW_FIELDS) - columns)
     also = f"; not sent: {', '.join(lacking)}" if lacking else ""
     if more:
         words = f"ignored: {len(more)} more columns were sent, such as {more[0]!r}; answers are longer than necessary{also}"
         return Finding.known("fields", "ignored", words, seen)
-    others = rows_of(unordered)
+    others = unordered.rows
     if others is None:
-        return Finding.unknown(
-            "fields", f"the list without fields= could not be read: {why_unclear(unordered)}", unordered
-        )
-    if not _columns(others).difference(ROW_FIELDS):
-        return Finding.unknown(
-            "fields", "the list without fields= has no other columns either", seen, unordered
-        )
+        reason = f"the list without fields= could not be read: {unordered.why_unclear}"
+        return Finding.unknown("fields", reason, unordered)
+    if not set().union(*others).difference(ROW_FIELDS):
+        reason = "the list without fields= has no other columns either"
+        return Finding.unknown("fields", reason, seen, unordered)
     words = f"honoured: only the requested columns were sent{also}"
     return Finding.known("fields", "honoured", words, seen, unordered)
-
-
-def _columns(rows: list[InstanceRow]) -> set[str]:
-    return set().union(*rows)
 
 
 def _ended_finding(lists: StateLists) -> Finding:
@@ -192,10 +172,8 @@ def _ended_finding(lists: StateLists) -> Finding:
         return Finding.known("ended", "kept", words, lists.answers[shown[0]])
     unread = [state for state in lists.answers if states.is_terminal(state) and state not in lists.rows]
     if unread:
-        reason = f"the list of {unread[0]!r} could not be read ({why_unclear(lists.answers[unread[0]])})"
-        return Finding.unknown(
-            "ended", f"{reason}, and no other list shows an ended instance", lists.answers[unread[0]]
-        )
+        reason = f"{lists.why_unread(unread[0])}, and no other list shows an ended instance"
+        return Finding.unknown("ended", reason, lists.answers[unread[0]])
     return Finding.unknown("ended", f"the token sees no ended instance; {NEEDS_START}")
 
 
@@ -231,9 +209,9 @@ def _business_keys_finding(lists: StateLists) -> Finding:
 
 
 def _others_finding(seen: Observation) -> Finding:
-    rows = rows_of(seen)
+    rows = seen.rows
     if rows is None:
-        return Finding.unknown("others", why_unclear(seen), seen)
+        return Finding.unknown("others", seen.why_unclear, seen)
     creators = {text(row, CREATOR) for row in rows if text(row, CREATOR)}
     if len(creators) > 1:
         return Finding.known("others", "seen", f"instances of {len(creators)} creators are visible", seen)

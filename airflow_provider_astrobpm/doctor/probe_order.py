@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from airflow_provider_astrobpm.client import operations
 from airflow_provider_astrobpm.doctor.findings import Finding
-from airflow_provider_astrobpm.doctor.observation import Probe, raw, rows_of, text, why_unclear
+from airflow_provider_astrobpm.doctor.observation import Probe, text
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
@@ -20,6 +20,7 @@ MAX_LISTS_FROM_BOTH_ENDS = 3  # lists to request from both ends
 MIN_DISTINCT_STARTS = 5  # fewer rows may be in order by chance
 # Start times that sort correctly as text.
 _SORTABLE = re.compile(r"\s*(\d{4}\D\d\d\D\d\d\D.*|\d{13})", re.ASCII)
+_NO_DISTINCT_STARTS = "no list has two instances with different, sortable start times"
 _BEYOND = "An instance beyond that is found only by its id, if reading by id works; keep fewer instances in one state, or delete old ones"
 
 
@@ -60,22 +61,22 @@ def probe_order_and_cap(lists: StateLists, state: str) -> ProbeFlow[None]:
 
 def own_order_finding(seen: Observation) -> Finding:
     """Return the order of a list that was requested without an order."""
-    rows = rows_of(seen)
+    rows = seen.rows
     if rows is None:
-        return Finding.unknown("own_order", why_unclear(seen), seen)
+        return Finding.unknown("own_order", seen.why_unclear, seen)
     if not has_distinct_starts(rows):
-        return Finding.unknown(
-            "own_order", "no list has two instances with different, sortable start times", seen
-        )
+        return Finding.unknown("own_order", _NO_DISTINCT_STARTS, seen)
     starts = _starts(rows)
-    orders = {"newest first": sorted(starts, reverse=True), "oldest first": sorted(starts)}
-    for words, ordered in orders.items():
-        if starts == ordered and len(set(starts)) < MIN_DISTINCT_STARTS:
-            reason = f"{words}, but no list has {MIN_DISTINCT_STARTS} instances with different start times, so this may be chance"
-            return Finding.unknown("own_order", reason, seen)
-        if starts == ordered:
-            return Finding.known("own_order", words, words, seen)
-    return Finding.known("own_order", "other", "not by start time", seen)
+    if starts == sorted(starts, reverse=True):
+        order = "newest first"
+    elif starts == sorted(starts):
+        order = "oldest first"
+    else:
+        return Finding.known("own_order", "other", "not by start time", seen)
+    if len(set(starts)) < MIN_DISTINCT_STARTS:
+        reason = f"{order}, but no list has {MIN_DISTINCT_STARTS} instances with different start times, so this may be chance"
+        return Finding.unknown("own_order", reason, seen)
+    return Finding.known("own_order", order, order, seen)
 
 
 def find_displacement(lists: StateLists, row: InstanceRow, seen: Observation) -> Displacement | None:
@@ -85,7 +86,7 @@ def find_displacement(lists: StateLists, row: InstanceRow, seen: Observation) ->
     :param seen: the list that shows it.
     :returns: the rows that disappeared, if the list did not grow. Whether they come back is probed later.
     """
-    state, rows = text(row, "state"), rows_of(seen) or []
+    state, rows = text(row, "state"), seen.rows or []
     before = lists.rows.get(state, [])
     lists.max_rows = max(lists.max_rows, len(rows))
     missing = {each["id"] for each in before} - {each["id"] for each in rows}
@@ -98,8 +99,8 @@ def probe_displacement(lists: StateLists, displacement: Displacement | None) -> 
     """Request a list again in which a new instance displaced another, after the new one has left that list."""
     if displacement is None:
         return
-    seen = yield Probe(raw(operations.query(displacement.state)), remark="after the new instance has ended")
-    rows = rows_of(seen) or []
+    seen = yield Probe(operations.query(displacement.state), remark="after the new instance has ended")
+    rows = seen.rows or []
     if len(rows) == displacement.rows and displacement.missing & {row["id"] for row in rows}:
         words = (
             f"a list has at most {len(rows)} rows: in {displacement.state!r} the new instance displaced another, which came back "
@@ -116,8 +117,8 @@ def has_distinct_starts(rows: list[InstanceRow]) -> bool:
 
 def _fetch_both_ends(lists: StateLists, state: str) -> ProbeFlow[BothEnds]:
     newest_first, rows = lists.answers[state], lists.rows[state]
-    oldest_first = yield Probe(raw(operations.query(state, order_type="asc")))
-    reverse = rows_of(oldest_first)
+    oldest_first = yield Probe(operations.query(state, order_type="asc"))
+    reverse = oldest_first.rows
     seen = (newest_first, oldest_first)
     if reverse is None:
         return BothEnds(state, rows, [], (oldest_first,), "unclear")
@@ -125,8 +126,8 @@ def _fetch_both_ends(lists: StateLists, state: str) -> ProbeFlow[BothEnds]:
         is_complete = has_distinct_starts(rows) and _is_ordered(rows, reverse)
         return BothEnds(state, rows, reverse, seen, "complete" if is_complete else "inconclusive")
     # Either the server returns only one end of the list, or instances changed their states meanwhile.
-    again = yield Probe(raw(operations.query(state)))
-    same = [row["id"] for row in rows_of(again) or ()] == [row["id"] for row in rows]
+    again = yield Probe(operations.query(state))
+    same = [row["id"] for row in again.rows or ()] == [row["id"] for row in rows]
     is_truncated = same and len(rows) == len(reverse)
     return BothEnds(state, rows, reverse, (*seen, again), "truncated" if is_truncated else "moved")
 
@@ -137,11 +138,10 @@ def _max_complete_rows(judged: list[BothEnds]) -> int:
 
 def _order_finding(ends: BothEnds) -> Finding:
     if ends.found == "unclear":
-        return Finding.unknown("order", why_unclear(ends.observations[0]), *ends.observations)
+        return Finding.unknown("order", ends.observations[0].why_unclear, *ends.observations)
     seen = ends.observations[:2]
     if not has_distinct_starts([*ends.rows, *ends.reverse]):
-        reason = "no list has two instances with different, sortable start times"
-        return Finding.unknown("order", reason, *seen)
+        return Finding.unknown("order", _NO_DISTINCT_STARTS, *seen)
     if _is_ordered(ends.rows, ends.reverse):
         return Finding.known("order", "honoured", "honoured, by startTime in both directions", *seen)
     words = "ignored: in a truncated list, the newest instances may be missing"
@@ -162,10 +162,8 @@ def _row_cap_finding(lists: StateLists, judged: list[BothEnds]) -> Finding:
     if unproven:
         return _unproven_cap_finding(max(unproven, key=lambda each: len(each.rows)))
     if any(len(lists.rows[state]) >= complete_rows for state in lists.non_empty if state not in names):
-        return Finding.unknown(
-            "row_cap",
-            f"{MAX_LISTS_FROM_BOTH_ENDS} lists are complete, and others of the same length were not requested",
-        )
+        reason = f"{len(judged)} lists are complete, and others of the same length were not requested"
+        return Finding.unknown("row_cap", reason)
     longest = next(each for each in judged if len(each.rows) == complete_rows)
     words = (
         f"none up to {complete_rows} rows: the list of {longest.state!r} is the same from both ends. A server that truncates a list "
@@ -175,15 +173,13 @@ def _row_cap_finding(lists: StateLists, judged: list[BothEnds]) -> Finding:
 
 
 def _unproven_cap_finding(ends: BothEnds) -> Finding:
-    if ends.found == "unclear":
-        return Finding.unknown("row_cap", why_unclear(ends.observations[0]), *ends.observations)
-    if ends.found == "moved":
-        return Finding.unknown(
-            "row_cap", "instances changed their states between two lists; run it again", *ends.observations
-        )
     rows = f"{len(ends.rows)} row{'' if len(ends.rows) == 1 else 's'}"
-    words = f"the list of {ends.state!r} has {rows}, but its order does not prove that these are all"
-    return Finding.unknown("row_cap", words, *ends.observations)
+    reason = f"the list of {ends.state!r} has {rows}, but its order does not prove that these are all"
+    if ends.found == "unclear":
+        reason = ends.observations[0].why_unclear
+    elif ends.found == "moved":
+        reason = "instances changed their states between two lists; run it again"
+    return Finding.unknown("row_cap", reason, *ends.observations)
 
 
 def _record_cap(lists: StateLists, rows: int, words: str, *seen: Observation) -> Finding:

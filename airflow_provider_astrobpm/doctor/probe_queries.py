@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import msgspec
 
 from airflow_provider_astrobpm.client import operations
-from airflow_provider_astrobpm.client.states import COMPLETED, OPEN_STATES, STATES
-from airflow_provider_astrobpm.client.wire import decode_instance
-from airflow_provider_astrobpm.doctor.findings import Finding
-from airflow_provider_astrobpm.doctor.observation import (
-    AnswerKind,
-    Probe,
-    answer_kind,
-    instance_of,
-    is_forbidden,
-    may_be_refusal,
-    raw,
-    rows_of,
-    why_unclear,
-)
+from airflow_provider_astrobpm.client.errors import RefusedError
+from airflow_provider_astrobpm.client.states import COMPLETED, STATES
+from airflow_provider_astrobpm.doctor.findings import Finding, all_unknown
+from airflow_provider_astrobpm.doctor.observation import Probe, as_instance, report_findings
 from airflow_provider_astrobpm.doctor.probe_lists import NO_INSTANCE_VISIBLE
 
 if TYPE_CHECKING:
@@ -32,36 +22,50 @@ if TYPE_CHECKING:
 NONEXISTENT_STATE = "NoSuchState"
 NONEXISTENT_COLUMN = "noSuchColumn"
 NONEXISTENT_ID = "0000noSuchInstance00"
-QUERY_FINDINGS = (
-    "refusal",
-    "unknown_state",
-    "unknown_field",
-    "states_with_commas",
-    "states_repeated",
-    "plus",
-    "content_type",
-)
+SEVERAL_STATES_FINDINGS = ("states_with_commas", "states_repeated")
+QUERY_FINDINGS = ("unknown_state", "unknown_field", *SEVERAL_STATES_FINDINGS, "plus", "content_type")
 STATES_WITH_BLANKS = [state for state in STATES if " " in state]
 
 
-def probe_queries(lists: StateLists) -> ProbeFlow[bool]:
-    """Report undocumented reads, and return whether this endpoint refuses with HTTP 5xx.
+def probe_refusal(lists: StateLists) -> ProbeFlow[bool]:
+    """Omit a parameter that is documented as required, and return whether this endpoint refuses that with HTTP 5xx."""
+    if lists.granted is None:
+        yield Finding.unknown("refusal", _no_evidence(lists))
+        return False
+    seen = yield Probe(_listing(), remark="without states")
+    how = f"with HTTP {seen.status} and resCode {seen.envelope[0]!r}"
+    if seen.may_be_refusal:
+        control = yield Probe(_listing(lists.granted))
+        if control.error is None:
+            words = (
+                f"{how}, like a failure: a refused start counts as one that the server may have processed, and a refused read is "
+                "resent to no purpose"
+            )
+            yield Finding.known("refusal", f"HTTP {seen.status}", words, seen, control, fine=False)
+            return True
+    if isinstance(seen.error, RefusedError):
+        yield Finding.known("refusal", f"HTTP {seen.status}", how, seen)
+    elif seen.error is None:
+        yield Finding.unknown("refusal", "a list without the required parameter states is not refused", seen)
+    else:
+        yield Finding.unknown("refusal", seen.why_unclear, seen)
+    return False
 
-    A refusal is evidence only if the documented form of the same list is granted.
-    """
+
+def probe_queries(lists: StateLists) -> ProbeFlow[None]:
+    """Report undocumented reads. A refusal is evidence only if the documented form of the same list is granted."""
     granted = lists.granted
     if granted is None:
-        for name in QUERY_FINDINGS:
-            yield Finding.unknown(name, f"{lists.why_no_rows}, so a refusal would be no evidence")
-        return False
-    refuses_with_5xx = yield from _probe_refusal(granted)
-    unknown_states = yield from _probe_unknown_state(refuses_with_5xx=refuses_with_5xx)
-    yield from _probe_unknown_field(lists, granted, refuses_with_5xx=refuses_with_5xx)
-    yield from _probe_several_states(lists, "states_with_commas", refuses_with_5xx=refuses_with_5xx)
-    yield from _probe_several_states(lists, "states_repeated", refuses_with_5xx=refuses_with_5xx)
-    yield from _probe_plus(lists, unknown_states, refuses_with_5xx=refuses_with_5xx)
-    yield from _probe_content_type(granted, refuses_with_5xx=refuses_with_5xx)
-    return refuses_with_5xx
+        yield from all_unknown(QUERY_FINDINGS, _no_evidence(lists))
+        return
+    unknown_state = yield from _probe_unknown_state()
+    yield unknown_state
+    yield from report_findings(
+        _probe_unknown_field(lists, granted),
+        *(_probe_several_states(lists, name) for name in SEVERAL_STATES_FINDINGS),
+        _probe_plus(lists, unknown_state),
+        _probe_content_type(granted),
+    )
 
 
 def probe_by_id(row: InstanceRow | None, no_row: str = NO_INSTANCE_VISIBLE) -> ProbeFlow[None]:
@@ -71,184 +75,129 @@ def probe_by_id(row: InstanceRow | None, no_row: str = NO_INSTANCE_VISIBLE) -> P
     :param no_row: why there is none, in words.
     """
     if row is None:
-        seen = yield Probe(raw(operations.get_instance(NONEXISTENT_ID)), remark="a nonexistent id")
+        seen = yield Probe(operations.get_instance(NONEXISTENT_ID), remark="a nonexistent id")
         if seen.status == 405:
             yield _not_by_id_finding("get_by_id", "not allowed", seen)
         else:
             yield Finding.unknown("get_by_id", f"{no_row}, so there is none to read", seen)
         yield Finding.unknown("get_variables", f"{no_row}, so there is none to read")
         return
-    operation = raw(operations.get_instance(row["id"]))
+    operation = operations.get_instance(row["id"])
     is_there = yield from _by_id_finding(row, (yield Probe(operation)))
     path = f"{operation.path}/variables"
     seen = yield Probe(msgspec.structs.replace(operation, path=path, attempt="read the variables"))
     yield _variables_finding(row, seen, is_there=is_there)
 
 
-def instance_to_read(lists: StateLists) -> InstanceRow | None:
-    """Return an instance to read by its id, preferably an open one, which stays visible."""
-    states = [state for state in lists.non_empty if state in OPEN_STATES] or lists.non_empty
-    return lists.rows[states[0]][0] if states else None
+def _no_evidence(lists: StateLists) -> str:
+    return f"{lists.why_no_rows}, so a refusal would be no evidence"
 
 
-def _listing(*values: str) -> Operation[object]:
-    return raw(operations.query(COMPLETED), query=tuple(("states", value) for value in values))
+def _listing(*values: str) -> Operation[Any]:
+    query = tuple(("states", value) for value in values)
+    return msgspec.structs.replace(operations.query(COMPLETED), query=query)
 
 
-def _probe_refusal(granted: str) -> ProbeFlow[bool]:
-    """Omit a parameter that is documented as required: the endpoint must refuse that."""
-    seen = yield Probe(_listing(), remark="without states")
-    code, _ = seen.envelope()
-    if may_be_refusal(seen):
-        control = yield Probe(_listing(granted))
-        if control.error is None:
-            words = (
-                f"with HTTP {seen.status} and resCode {code!r}, like a failure: a refused start counts as one that the server may "
-                "have processed, and a refused read is resent to no purpose"
-            )
-            yield Finding.known("refusal", f"HTTP {seen.status}", words, seen, control, fine=False)
-            return True
-    if answer_kind(seen) is AnswerKind.REFUSED:
-        yield Finding.known(
-            "refusal", f"HTTP {seen.status}", f"with HTTP {seen.status} and resCode {code!r}", seen
-        )
-    elif answer_kind(seen) is AnswerKind.ANSWERED:
-        yield Finding.unknown("refusal", "a list without the required parameter states is not refused", seen)
-    else:
-        yield Finding.unknown("refusal", why_unclear(seen), seen)
-    return False
-
-
-def _probe_unknown_state(*, refuses_with_5xx: bool) -> ProbeFlow[str | None]:
+def _probe_unknown_state() -> ProbeFlow[Finding]:
     seen = yield Probe(_listing(NONEXISTENT_STATE))
-    found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
-    if found is AnswerKind.REFUSED:
-        yield Finding.known("unknown_state", "refused", "refused", seen)
-        return "refused"
-    if rows_of(seen) == []:
-        yield Finding.known("unknown_state", "empty", "a list without rows, as if the state existed", seen)
-        return "empty"
-    if rows_of(seen):
-        yield Finding.known("unknown_state", "rows", "rows of other states", seen, fine=False)
-        return "rows"
-    yield Finding.unknown("unknown_state", why_unclear(seen), seen)
-    return None
+    if seen.is_refusal:
+        return Finding.known("unknown_state", "refused", "refused", seen)
+    if seen.rows == []:
+        return Finding.known("unknown_state", "empty", "a list without rows, as if the state existed", seen)
+    if seen.rows:
+        return Finding.known("unknown_state", "rows", "rows of other states", seen, fine=False)
+    return Finding.unknown("unknown_state", seen.why_unclear, seen)
 
 
-def _probe_unknown_field(lists: StateLists, granted: str, *, refuses_with_5xx: bool) -> ProbeFlow[None]:
+def _probe_unknown_field(lists: StateLists, granted: str) -> ProbeFlow[Finding]:
     state = next(iter(lists.non_empty), granted)
     fields = ("id", "name", "state", NONEXISTENT_COLUMN)
-    seen = yield Probe(raw(operations.query(state, fields=fields, order_field=None)))
-    found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
-    if found is AnswerKind.REFUSED:
-        yield Finding.known("unknown_field", "refused", "refused", seen)
-    elif any(row.get(NONEXISTENT_COLUMN) is not None for row in rows_of(seen) or ()):
-        yield Finding.unknown("unknown_field", "the rows have a column that should not exist", seen)
-    elif rows_of(seen) is not None:
-        yield Finding.known("unknown_field", "ignored", "ignored: the list was sent without it", seen)
-    else:
-        yield Finding.unknown("unknown_field", why_unclear(seen), seen)
+    seen = yield Probe(operations.query(state, fields=fields, order_field=None))
+    if seen.is_refusal:
+        return Finding.known("unknown_field", "refused", "refused", seen)
+    if any(row.get(NONEXISTENT_COLUMN) is not None for row in seen.rows or ()):
+        return Finding.unknown("unknown_field", "the rows have a column that should not exist", seen)
+    if seen.rows is not None:
+        return Finding.known("unknown_field", "ignored", "ignored: the list was sent without it", seen)
+    return Finding.unknown("unknown_field", seen.why_unclear, seen)
 
 
-def _probe_several_states(
-    lists: StateLists, name: Literal["states_with_commas", "states_repeated"], *, refuses_with_5xx: bool
-) -> ProbeFlow[None]:
+def _probe_several_states(lists: StateLists, name: str) -> ProbeFlow[Finding]:
     """Request a state with rows together with an empty one, in both orders: each answer must have the rows."""
     full, empty = next(iter(lists.non_empty), None), next(iter(lists.empty), None)
-    granted = dict.fromkeys(
-        filter(None, (empty, full, *lists.rows))
-    )  # each of these lists is granted by itself
-    if len(granted) == 1:
-        yield Finding.unknown(name, "only one state can be listed, and this needs two")
-        return
-    other, one = list(granted)[:2]
+    if len(lists.rows) == 1:
+        return Finding.unknown(name, "only one state can be listed, and this needs two")
+    other, one, *_ = dict.fromkeys(filter(None, (empty, full, *lists.rows)))  # each is granted by itself
     seen = yield Probe(_both(name, other, one))
-    if answer_kind(seen, refuses_with_5xx=refuses_with_5xx) is AnswerKind.REFUSED:
-        yield Finding.known(name, "refused", "refused", seen)
-        return
-    if rows_of(seen) is None or full is None or empty is None:
-        reason = why_unclear(seen)
-        if rows_of(seen) is not None:
-            reason = lists.why_no_rows if full is None else "every state has rows"
-        yield Finding.unknown(name, reason, seen)
-        return
+    if seen.is_refusal:
+        return Finding.known(name, "refused", "refused", seen)
+    if seen.rows is None:
+        return Finding.unknown(name, seen.why_unclear, seen)
+    if full is None or empty is None:
+        return Finding.unknown(name, lists.why_no_rows if full is None else "every state has rows", seen)
     turned = yield Probe(_both(name, one, other))
-    if rows_of(turned) is None:
-        yield Finding.unknown(name, why_unclear(turned), seen, turned)
-        return
-    last, first = bool(rows_of(seen)), bool(rows_of(turned))
+    if turned.rows is None:
+        return Finding.unknown(name, turned.why_unclear, seen, turned)
+    last, first = bool(seen.rows), bool(turned.rows)
     value, words = {
         (True, True): ("honoured", "honoured: the instances of all states are sent"),
         (True, False): ("last only", "only the last one counts"),
         (False, True): ("first only", "only the first one counts"),
         (False, False): ("none", "the instances of neither state are sent"),
     }[last, first]
-    yield Finding.known(name, value, f"{words}; this provider requests one state at a time", seen, turned)
+    return Finding.known(name, value, f"{words}; this provider requests one state at a time", seen, turned)
 
 
-def _both(name: str, one: str, other: str) -> Operation[object]:
+def _both(name: str, one: str, other: str) -> Operation[Any]:
     return _listing(f"{one},{other}") if name == "states_with_commas" else _listing(one, other)
 
 
-def _probe_plus(lists: StateLists, unknown_states: str | None, *, refuses_with_5xx: bool) -> ProbeFlow[None]:
+def _probe_plus(lists: StateLists, unknown_state: Finding) -> ProbeFlow[Finding]:
     state = next((state for state in lists.non_empty if " " in state), STATES_WITH_BLANKS[0])
     plain = _listing(state)
     seen = yield Probe(plain, target=plain.target.replace(quote(state), quote_plus(state)))
     expected = lists.rows.get(state)
-    found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
-    rows = rows_of(seen)
+    rows = seen.rows
     sent = "this provider sends %20"
-    if expected is None or (found is AnswerKind.ANSWERED and rows is None) or found is AnswerKind.UNCLEAR:
-        yield Finding.unknown("plus", why_unclear(seen), seen)
-    elif any(row["state"] != state for row in rows or ()):
-        yield Finding.unknown("plus", "the list has rows of other states", seen)
-    elif found is AnswerKind.REFUSED or (expected and not rows):
-        yield Finding.known(
-            "plus", "no", f"no: a list with rows for %20 is refused or empty for +; {sent}", seen
-        )
-    elif expected or unknown_states == "refused":
-        yield Finding.known("plus", "yes", f"yes; {sent} anyway", seen)
-    else:
-        yield Finding.unknown(
-            "plus",
-            "the states with a space have no rows, and a nonexistent state would show none either",
-            seen,
-        )
+    if expected is None or (rows is None and not seen.is_refusal):
+        return Finding.unknown("plus", seen.why_unclear, seen)
+    if any(row["state"] != state for row in rows or ()):
+        return Finding.unknown("plus", "the list has rows of other states", seen)
+    if seen.is_refusal or (expected and not rows):
+        words = f"no: a list with rows for %20 is refused or empty for +; {sent}"
+        return Finding.known("plus", "no", words, seen)
+    if expected or unknown_state.value == "refused":
+        return Finding.known("plus", "yes", f"yes; {sent} anyway", seen)
+    reason = "the states with a space have no rows, and a nonexistent state would show none either"
+    return Finding.unknown("plus", reason, seen)
 
 
-def _probe_content_type(granted: str, *, refuses_with_5xx: bool) -> ProbeFlow[None]:
+def _probe_content_type(granted: str) -> ProbeFlow[Finding]:
     seen = yield Probe(_listing(granted), content_type=False, remark="no Content-Type")
-    found = answer_kind(seen, refuses_with_5xx=refuses_with_5xx)
-    if found is AnswerKind.UNCLEAR:
-        yield Finding.unknown("content_type", why_unclear(seen), seen)
-    elif found is AnswerKind.REFUSED:
-        yield Finding.known(
-            "content_type", "needed", "required even for a GET; this provider always sends it", seen
-        )
-    else:
-        yield Finding.known(
-            "content_type", "not needed", "not required for a GET; this provider always sends it", seen
-        )
+    if seen.is_unclear:
+        return Finding.unknown("content_type", seen.why_unclear, seen)
+    value, words = ("needed", "required even") if seen.is_refusal else ("not needed", "not required")
+    return Finding.known("content_type", value, f"{words} for a GET; this provider always sends it", seen)
 
 
 def _by_id_finding(row: InstanceRow, seen: Observation) -> ProbeFlow[bool]:
     """Report a read by id, and return whether the instance certainly exists."""
     name = "get_by_id"
-    if answer_kind(seen) is AnswerKind.ANSWERED:
+    if seen.error is None:
         finding = _shape_finding(name, row, seen)
         yield finding
         return finding.value != "other"
-    if answer_kind(seen) is AnswerKind.UNCLEAR:
-        yield Finding.unknown(name, why_unclear(seen), seen)
+    if seen.is_unclear:
+        yield Finding.unknown(name, seen.why_unclear, seen)
         return False
-    control = yield Probe(raw(operations.query(row["state"])), remark="whether it is still listed")
-    is_there = any(each["id"] == row["id"] for each in rows_of(control) or ())
+    control = yield Probe(operations.query(row["state"]), remark="whether it is still listed")
+    is_there = any(each["id"] == row["id"] for each in control.rows or ())
     if seen.status == 405:
         yield _not_by_id_finding(name, "not allowed", seen)
     elif not is_there:
         yield Finding.unknown(name, "the instance also left its list meanwhile; run it again", seen, control)
-    elif is_forbidden(seen):
-        words = f"refused with HTTP {seen.status}, which suggests a missing permission; instances are searched in the lists"
+    elif seen.is_forbidden:
+        words = f"refused{seen.permission_hint}; instances are searched in the lists"
         yield Finding.known(name, "refused", words, seen, control, fine=False)
     else:
         yield _not_by_id_finding(name, "absent" if seen.status == 404 else "refused", seen, control)
@@ -256,17 +205,14 @@ def _by_id_finding(row: InstanceRow, seen: Observation) -> ProbeFlow[bool]:
 
 
 def _shape_finding(name: str, row: InstanceRow, seen: Observation) -> Finding:
-    instance = instance_of(seen)
-    try:
-        readable = instance is not None and decode_instance(msgspec.json.encode(instance)).id == row["id"]
-    except msgspec.ValidationError:
-        readable = False
-    if instance is None or not readable:
+    columns = seen.instance or {}
+    instance = as_instance(columns)
+    if instance is None or instance.id != row["id"]:
         words = "the answer is not this instance; instances are searched in the lists"
         return Finding.known(name, "other", words, seen)
-    value = "action" if "isClosed" in instance or "nextElem" in instance else "row"
-    shape = "an action's answer" if value == "action" else "a row of a list"
-    return Finding.known(name, value, f"works, in the shape of {shape}", seen)
+    if "isClosed" in columns or "nextElem" in columns:
+        return Finding.known(name, "action", "works, in the shape of an action's answer", seen)
+    return Finding.known(name, "row", "works, in the shape of a row of a list", seen)
 
 
 def _not_by_id_finding(name: str, value: str, *seen: Observation) -> Finding:
@@ -276,16 +222,16 @@ def _not_by_id_finding(name: str, value: str, *seen: Observation) -> Finding:
 
 def _variables_finding(row: InstanceRow, seen: Observation, *, is_there: bool) -> Finding:
     name, unused = "get_variables", "this provider does not read variables"
-    if answer_kind(seen) is AnswerKind.UNCLEAR:
-        return Finding.unknown(name, why_unclear(seen), seen)
-    if answer_kind(seen) is AnswerKind.ANSWERED:
+    if seen.is_unclear:
+        return Finding.unknown(name, seen.why_unclear, seen)
+    if seen.error is None:
         if isinstance(seen.result, dict):
             words = f"works: names with values, {len(seen.result)} for instance {row['id']!r}; {unused}"
             return Finding.known(name, "map", words, seen)
         return Finding.known(name, "other", f"the answer does not have names and values; {unused}", seen)
     if seen.status != 405 and not is_there:
         return Finding.unknown(name, "the instance may not exist any more", seen)
-    value = "absent" if seen.status in (404, 405) else "refused"
-    what = "does not exist" if value == "absent" else "refused"
-    hint = f" with HTTP {seen.status}, which suggests a missing permission" if is_forbidden(seen) else ""
-    return Finding.known(name, value, f"{what}{hint}; {unused}", seen, fine=not is_forbidden(seen))
+    if seen.status in (404, 405):
+        return Finding.known(name, "absent", f"does not exist; {unused}", seen)
+    words = f"refused{seen.permission_hint}; {unused}"
+    return Finding.known(name, "refused", words, seen, fine=not seen.is_forbidden)

@@ -18,7 +18,7 @@ from airflow_provider_astrobpm.client.operations import CSRF_PATH
 from airflow_provider_astrobpm.client.protocol import NeedToken, Request, without_secrets
 from airflow_provider_astrobpm.client.sync_client import BpmClient
 from airflow_provider_astrobpm.client.tokens import TokenCache
-from airflow_provider_astrobpm.doctor.observation import Observation, Probe, evidence_line, may_be_refusal
+from airflow_provider_astrobpm.doctor.observation import Observation, Probe, evidence_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +37,8 @@ class ProbeSender(BpmClient):
     """Sends probes to one endpoint.
 
     :param settings: the settings of the connection, which do not decide how often a probe is sent.
-    :param sleep: waits for a number of seconds.
-    :param clock: returns the time, in seconds since the epoch.
-    :param on_token: called with every token, so that logs can mask it.
+
+    The other parameters are those of ``BpmClient``.
     """
 
     def __init__(
@@ -58,6 +57,8 @@ class ProbeSender(BpmClient):
         super().__init__(settings, tokens=TokenCache(), sleep=sleep, clock=clock, on_token=keep)
         self.requests = 0
         """The number of requests sent."""
+        self.refuses_with_5xx = False
+        """Whether the endpoint is known to refuse with HTTP 5xx."""
         self._failures = 0
         self._probe: Probe
         self._request: Request
@@ -72,8 +73,10 @@ class ProbeSender(BpmClient):
         if self._failures >= MAX_FAILURES_IN_A_ROW and not probe.even_if_down:
             line = f"{probe.operation.method} {probe.operation.path} -> not sent"
             not_sent = NotSentError(f"not sent after {MAX_FAILURES_IN_A_ROW} failures in a row")
-            return Observation(line, error=not_sent, sent=False)
+            return Observation(line, error=not_sent, at=self.clock(), sent=False)
         operation = msgspec.structs.replace(probe.operation, resend_if_malformed=False)
+        if operation.kind != "token":
+            operation = msgspec.structs.replace(operation, decode=msgspec.json.decode)
         self._probe, self._response = probe, None
         self._request = Request(operation.method, probe.target or operation.target, {}, None)
         result, error = None, None
@@ -86,8 +89,8 @@ class ProbeSender(BpmClient):
                 self._adopt(result)
         shown = self._response and without_secrets(self._response, (*self._request.secrets, *self._secrets))
         line = self.scrub(evidence_line(self._request, probe.remark, shown, error, result))
-        seen = Observation(line, result, error, shown, self.clock())
-        has_failed = error is not None and error.is_transient and not may_be_refusal(seen)
+        seen = Observation(line, result, error, shown, self.clock(), refuses_with_5xx=self.refuses_with_5xx)
+        has_failed = error is not None and error.is_transient and not seen.may_be_refusal
         self._failures = self._failures + 1 if has_failed else 0
         return seen
 
@@ -110,18 +113,14 @@ class ProbeSender(BpmClient):
 
     def _send(self, request: Request) -> Response:
         self.requests += 1
-        if request.target not in (self._probe.operation.target, CSRF_PATH):
+        probe = self._probe
+        if request.target == probe.operation.target:
+            headers = dict(request.headers)
+            if not probe.content_type:
+                del headers["content-type"]
+            request = msgspec.structs.replace(request, headers=headers, target=probe.target or request.target)
+        elif request.target != CSRF_PATH:
             return super()._send(request)  # for a token, or to check one, which is no evidence for the probe
-        self._request, self._response = _deviating(request, self._probe), None
-        self._response = super()._send(self._request)
+        self._request, self._response = request, None
+        self._response = super()._send(request)
         return self._response
-
-
-def _deviating(request: Request, probe: Probe) -> Request:
-    """Return a request with the deviations of a probe. A request for a CSRF token is returned unchanged."""
-    if request.target != probe.operation.target:
-        return request
-    headers = dict(request.headers)
-    if not probe.content_type:
-        del headers["content-type"]
-    return msgspec.structs.replace(request, headers=headers, target=probe.target or request.target)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LINE_CHARACTERS = 110
 MARKS = {True: "ok", False: "!", None: "?"}
+MAY_NOT_EXIST = "It may or may not exist: search for it by its business key, and terminate it if it exists."
 LEGEND = "ok: fine for this provider   !: needs attention   ?: unknown"
 
 
@@ -68,7 +69,17 @@ class Report:
                 "requests": self.requests,
                 "signed_in": self.signed_in,
                 "interrupted": self.interrupted,
-                "points": [_finding_as_json(finding) for finding in self.ordered],
+                "points": [
+                    {
+                        "name": finding.name,
+                        "value": finding.value,
+                        "seen": finding.sentence,
+                        "fine": finding.fine,
+                        "evidence": finding.evidence,
+                        "about": DESCRIPTIONS[finding.name],
+                    }
+                    for finding in self.ordered
+                ],
                 "started": [_start_as_json(start) for start in self.started],
                 "not_terminated": [_start_as_json(start) for start in self.not_ended],
                 "extras": self.extras,
@@ -100,52 +111,30 @@ class Report:
     def _started_lines(self) -> list[str]:
         if self.process is None:
             return []
-        lines = [
-            f"Started and ended: {start} ({start.end})" for start in self.started if start.end is not None
-        ]
+        lines = [f"Started and ended: {start} ({start.end})" for start in self.started if start.end]
         for start in self.not_ended:
-            lines += [
-                f"NOT TERMINATED: {start}: {start.problem}.",
-                _termination_advice(start, self.connection),
-            ]
+            lines.append(f"NOT TERMINATED: {start}: {start.problem}.")
+            if start.instance_id is None:
+                lines.append(MAY_NOT_EXIST)
+            else:
+                command = f"terminate {start.instance_id} --conn-id {self.connection}"
+                lines.append(f"Terminate it: python -m airflow_provider_astrobpm {command}")
         return [*(lines or ["Nothing was started."]), ""]
-
-
-def _termination_advice(start: SentStart, connection: str) -> str:
-    if start.instance_id is not None:
-        command = f"terminate {start.instance_id} --conn-id {connection}"
-        return f"Terminate it: python -m airflow_provider_astrobpm {command}"
-    return "It may or may not exist: search for it by its business key, and terminate it if it exists."
 
 
 def _finding_lines(finding: Finding) -> list[str]:
     lead = f"{MARKS[finding.fine]:<3}{finding.name:<27}"
+    indent = " " * len(lead)
     sentence = wrap(
         finding.sentence,
         LINE_CHARACTERS,
         initial_indent=lead,
-        subsequent_indent=" " * len(lead),
+        subsequent_indent=indent,
         break_on_hyphens=False,
     )
-    return [*sentence, *(f"{' ' * len(lead)}{line}" for line in finding.evidence)]
-
-
-def _finding_as_json(finding: Finding) -> dict[str, Any]:
-    return {
-        "name": finding.name,
-        "value": finding.value,
-        "seen": finding.sentence,
-        "fine": finding.fine,
-        "evidence": finding.evidence,
-        "about": DESCRIPTIONS[finding.name],
-    }
+    return [*sentence, *(f"{indent}{line}" for line in finding.evidence)]
 
 
 def _start_as_json(start: SentStart) -> dict[str, str | None]:
     problem = start.problem if start.end is None else None
-    return {
-        "id": start.instance_id,
-        "business_key": start.business_key,
-        "end": start.end,
-        "problem": problem,
-    }
+    return {"id": start.instance_id, "business_key": start.business_key, "end": start.end, "problem": problem}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client.drivers import drive
 from airflow_provider_astrobpm.client.states import COMPLETED
 from airflow_provider_astrobpm.doctor.findings import Finding
+from airflow_provider_astrobpm.doctor.observation import report_findings
 from airflow_provider_astrobpm.doctor.probe_actions import ActionProbes
 from airflow_provider_astrobpm.doctor.probe_auth import probe_sign_in, probe_wrong_token
 from airflow_provider_astrobpm.doctor.probe_lists import fetch_lists, probe_lists
 from airflow_provider_astrobpm.doctor.probe_order import find_displacement, probe_displacement
-from airflow_provider_astrobpm.doctor.probe_queries import instance_to_read, probe_by_id, probe_queries
+from airflow_provider_astrobpm.doctor.probe_queries import probe_by_id, probe_queries, probe_refusal
 from airflow_provider_astrobpm.doctor.probe_refused_start import ListBehaviour, probe_refused_start
 from airflow_provider_astrobpm.doctor.probe_start import probe_first_start, probe_started_instance
 from airflow_provider_astrobpm.doctor.recommended_settings import recommended_extras
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.client.operations import Sleep
     from airflow_provider_astrobpm.doctor.observation import Observation, Probe, ProbeFlow
+    from airflow_provider_astrobpm.doctor.probe_lists import StateLists
     from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 
 TERMINATING_MESSAGE = "Interrupted. Terminating the started instances; interrupt again to leave them."
@@ -73,60 +75,53 @@ def _probe(
     report.signed_in = yield from probe_sign_in(settings)
     if not report.signed_in:
         return
-    lists = yield from fetch_lists()
-    yield from probe_lists(lists)
-    refuses_with_5xx = yield from probe_queries(lists)
-    row = instance_to_read(lists)
+    lists = yield from _probe_reads(sender)
+    row = lists.instance_to_read
     yield from probe_by_id(row, lists.why_no_rows)
     state = lists.granted or COMPLETED
-    yield from probe_wrong_token(state, lists.answers[state])
+    yield from report_findings(probe_wrong_token(state, lists.answers[state]))
     if not started.process:
         return
-    first = yield from probe_first_start(started, keys[0], settings, refuses_with_5xx=refuses_with_5xx)
+    first = yield from probe_first_start(started, keys[0], settings)
     if first is None:
         return
-    probing: dict[str, Any] = {"clock": sender.clock, "refuses_with_5xx": refuses_with_5xx}
     shown = yield from probe_started_instance(
-        started, *first, settings=settings, filled_states=lists.non_empty, **probing
+        started, *first, settings=settings, filled_states=lists.non_empty
     )
     displacement = find_displacement(lists, *shown) if shown is not None else None
     if shown is not None and row is None:
         # No instance was visible before; now there is one to probe.
-        lists = yield from fetch_lists()
-        yield from probe_lists(lists)
-        yield from probe_queries(lists)
+        lists = yield from _probe_reads(sender)
     if shown is not None and report.findings["get_by_id"].value is None:
         yield from probe_by_id(shown[0])
-    yield from ActionProbes(
-        started, (shown or first)[0], max_complete_rows=lists.max_rows - 1, **probing
-    ).probe()
+    yield from ActionProbes(started, (shown or first)[0], max_complete_rows=lists.max_rows - 1).probe()
     yield from probe_displacement(lists, displacement)
     known = ListBehaviour(
+        lists,
         row=shown[0] if shown is not None else None,
-        lag=_seconds(report.findings["start_lag"]),
+        lag=float(report.findings["start_lag"].value or 0),
         newest_first=report.findings["order"].value == "honoured",
     )
-    yield from probe_refused_start(started, keys[1], known, lists)
+    yield from probe_refused_start(started, keys[1], known)
 
 
-def _seconds(finding: Finding) -> float:
-    return finding.value if isinstance(finding.value, (int, float)) else 0.0
+def _probe_reads(sender: ProbeSender) -> ProbeFlow[StateLists]:
+    lists = yield from fetch_lists()
+    yield from probe_lists(lists)
+    sender.refuses_with_5xx |= yield from probe_refusal(lists)
+    yield from probe_queries(lists)
+    return lists
 
 
 def _run(flow: ProbeFlow[None], sender: ProbeSender, report: Report) -> None:
-    """Run a probe flow, and record its findings."""
+    """Run a probe flow, and record its findings. An unknown one does not replace an earlier known one."""
 
     def answer(step: Probe | Sleep | Finding) -> Observation | None:
         if not isinstance(step, Finding):
             return sender.answer(step)
-        _record(report, step, sender)
+        earlier = report.findings.get(step.name)
+        if earlier is None or earlier.value is None or step.value is not None:
+            report.findings[step.name] = replace(step, sentence=sender.scrub(step.sentence))
         return None
 
     drive(flow, answer)
-
-
-def _record(report: Report, finding: Finding, sender: ProbeSender) -> None:
-    """Record a finding. An unknown one does not replace an earlier known one."""
-    known = report.findings.get(finding.name)
-    if known is None or known.value is None or finding.value is not None:
-        report.findings[finding.name] = replace(finding, sentence=sender.scrub(finding.sentence))

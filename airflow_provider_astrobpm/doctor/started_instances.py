@@ -8,20 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from airflow_provider_astrobpm.client import operations, states
 from airflow_provider_astrobpm.client.actions import check_delays
 from airflow_provider_astrobpm.client.backoff import Backoff
-from airflow_provider_astrobpm.doctor.observation import Probe, instance_of, raw, rows_of, text
+from airflow_provider_astrobpm.doctor.observation import Probe, text
 from airflow_provider_astrobpm.doctor.start_markers import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from airflow_provider_astrobpm.doctor.observation import InstanceRow, Observation, ProbeFlow
 
 POLL_SECONDS = 60.0  # for an instance or an effect that is not visible yet
 POLLS = Backoff(first=1, longest=8)  # closer together than a task's checks, because lags are measured by them
-REFUSED_START_DELAY_SECONDS = 4.0  # before the second and last search for an instance of a refused start
+SECOND_SEARCH_DELAY_SECONDS = 4.0  # after the first; an instance may change its state between two lists
 TERMINATION_DELAYS_SECONDS = (0, 2, 8)  # before each request to terminate an instance
 
 
@@ -56,7 +58,8 @@ class StartedInstances:
 
     :param process: the name of the process.
     :param csrf: whether writes need a CSRF token.
-    :param granted: the kinds of calls that were granted to this run. A refusal of another kind may mean a missing permission.
+    :param granted: the kinds of calls that were granted to this run, ``"an action"`` or ``"setting variables"``. A refusal of
+        another kind may mean a missing permission.
     :param needs_sweep: whether some list has not been read since the last start. A start that was resent because its token
         was refused may have created an instance that no answer named.
     """
@@ -83,12 +86,8 @@ class StartedInstances:
         """Return the starts whose instances are not known to have ended."""
         return [start for start in self.starts if start.end is None]
 
-    def claim(self, rows: Iterable[InstanceRow]) -> list[SentStart]:
-        """Record the ids of instances of this run that are in these rows and were unknown so far.
-
-        :returns: the starts of these instances.
-        """
-        found = []
+    def claim(self, rows: Iterable[InstanceRow]) -> None:
+        """Record the ids of instances of this run that are in these rows and were unknown so far."""
         for row in rows:
             like = [start for start in self.starts if matches(row, start.business_key)]
             if not like or row["id"] in {start.instance_id for start in self.starts}:
@@ -98,56 +97,57 @@ class StartedInstances:
                 start = SentStart(like[0].business_key, refused=like[0].refused)
                 self.starts.append(start)
             start.instance_id, start.shown = row["id"], True
-            found.append(start)
-        return found
 
 
-def find_row(instance_id: str, last_state: str) -> ProbeFlow[tuple[InstanceRow | None, Observation]]:
+def find_row(last: InstanceRow) -> ProbeFlow[tuple[InstanceRow | None, Observation]]:
     """Search for an instance in all lists, beginning with the list of its last state.
 
+    :param last: the instance as last observed.
     :returns: its row or ``None``, and the list that shows it; without a row, a failed list if any, or the last one.
     """
     failed: Observation | None = None
-    for state in sorted(states.STATES, key=lambda each: each != last_state):
-        seen = yield Probe(raw(operations.query(state)))
-        rows = rows_of(seen)
+    for state in sorted(states.STATES, key=lambda each: each != last["state"]):
+        seen = yield Probe(operations.query(state))
+        rows = seen.rows
         failed = seen if rows is None else failed
         for row in rows or ():
-            if row["id"] == instance_id:
+            if row["id"] == last["id"]:
                 return row, seen
     return None, failed or seen
 
 
-def _poll_delays() -> Iterator[float]:
-    return check_delays(POLL_SECONDS, POLLS)
+def _poll_pauses() -> Iterable[float]:
+    return (0.0, *check_delays(POLL_SECONDS, POLLS))
 
 
 class AwaitedRow(NamedTuple):
     """The result of polling for an instance."""
 
-    wanted: InstanceRow | None
-    """The row that meets the condition; ``None`` if there never was one."""
-    last: InstanceRow | None
+    row: InstanceRow | None
     """The row at the last poll, if the instance was visible."""
+    is_wanted: bool
+    """Whether it meets the condition."""
+    lag: float
+    """Seconds until the last poll."""
     observation: Observation
     """The list that showed it, or the last one."""
-    at: float
-    """The time of the last poll, in seconds since the epoch."""
 
 
 def await_row(
-    instance_id: str, last_state: str, wanted: Callable[[InstanceRow], bool], clock: Callable[[], float]
+    last: InstanceRow, since: float, is_wanted: Callable[[InstanceRow], bool]
 ) -> ProbeFlow[AwaitedRow]:
-    """Poll for about a minute until the row of an instance meets a condition."""
-    for pause in (*_poll_delays(), None):
-        row, seen = yield from find_row(instance_id, last_state)
-        if row is not None and wanted(row):
-            return AwaitedRow(row, row, seen, clock())
-        if not seen.sent:
+    """Poll for about a minute until the row of an instance meets a condition.
+
+    :param last: the instance as last observed.
+    :param since: the time from which to measure the lag, in seconds since the epoch.
+    """
+    for pause in _poll_pauses():
+        yield operations.Sleep(pause)
+        row, seen = yield from find_row(last)
+        found = AwaitedRow(row, row is not None and is_wanted(row), round(seen.at - since, 1), seen)
+        if found.is_wanted or not seen.sent:
             break
-        if pause is not None:
-            yield operations.Sleep(pause)
-    return AwaitedRow(None, row, seen, clock())
+    return found
 
 
 def terminate_all(started: StartedInstances) -> ProbeFlow[None]:
@@ -168,7 +168,8 @@ def action_probe(
 
     It is not resent if the server may have processed it: the second answer would be that of a repeated action.
     """
-    operation = raw(operations.change_state(instance_id, action), resend_if_in_doubt=False)
+    change = operations.change_state(instance_id, action)
+    operation = msgspec.structs.replace(change, resend_if_in_doubt=False)
     return Probe(operation, csrf=started.csrf, remark=action, even_if_down=even_if_down)
 
 
@@ -191,8 +192,8 @@ def sweep_lists(started: StartedInstances, *, even_if_down: bool = False) -> Pro
     lists: dict[str, list[InstanceRow]] = {}
     failed: Observation | None = None
     for state in states.STATES:
-        seen = yield Probe(raw(operations.query(state)), even_if_down=even_if_down)
-        rows = rows_of(seen)
+        seen = yield Probe(operations.query(state), even_if_down=even_if_down)
+        rows = seen.rows
         if rows is not None:
             lists[state] = rows
             started.claim(rows)
@@ -210,13 +211,11 @@ def _identify(started: StartedInstances, *, refused: bool) -> ProbeFlow[None]:
     :param refused: whether to search for instances of refused starts, or of the others. A refused start normally creates
         nothing, so it is removed if the lists show no instance of it.
     """
-    for pause in (*([REFUSED_START_DELAY_SECONDS] if refused else _poll_delays()), None):
-        missing = _unidentified(started, refused=refused)
-        if not missing:
+    for pause in (0.0, SECOND_SEARCH_DELAY_SECONDS) if refused else _poll_pauses():
+        if not _unidentified(started, refused=refused):
             return
+        yield operations.Sleep(pause)
         sweep = yield from sweep_lists(started, even_if_down=True)
-        if pause is not None and _unidentified(started, refused=refused):
-            yield operations.Sleep(pause)
     for start in _unidentified(started, refused=refused):
         if not refused:
             start.problem = "it is unknown whether its start was processed, and the lists do not show it"
@@ -234,26 +233,24 @@ def terminate_one(started: StartedInstances, start: SentStart) -> ProbeFlow[None
     """Terminate one instance, and record the result."""
     instance_id = start.instance_id or ""
     for before in TERMINATION_DELAYS_SECONDS:
-        if before:
-            yield operations.Sleep(before)
+        yield operations.Sleep(before)
         seen = yield action_probe(started, instance_id, "terminate", even_if_down=True)
-        answer = instance_of(seen)
+        answer = seen.instance
         if answer is not None and has_ended(answer):
             start.end = text(answer, "state")
             return
         accepted = seen.error is None
-        for pause in (*_poll_delays(), None) if accepted else (None,):
-            row, lists = yield from find_row(instance_id, states.OPEN_STATES[0])
+        for pause in _poll_pauses() if accepted else (0.0,):
+            yield operations.Sleep(pause)
+            row, lists = yield from find_row({"id": instance_id, "state": states.OPEN_STATES[0]})
             if row is not None and has_ended(row):
                 start.end = text(row, "state")
                 return
-            if row is None and accepted and start.shown and rows_of(lists) is not None:
+            if row is None and accepted and start.shown and lists.rows is not None:
                 start.end = "terminated, and no longer in any list"
                 return
             if not lists.sent:
                 break
-            if pause is not None:
-                yield operations.Sleep(pause)
         if row is not None and is_suspended(row):
             # This run may have suspended it, and a suspended instance may not end.
             yield action_probe(started, instance_id, "resume", even_if_down=True)

@@ -21,15 +21,13 @@ _CONSEQUENCE = (
     "instead of being resumed"
 )
 
-TimestampQuality = Literal["documented", "implausible", "unreadable"]
-
 
 def is_plausible(ahead: timedelta) -> bool:
     """Return whether a timestamp of the present may be this far ahead of UTC in some time zone."""
     return abs(ahead) <= timestamps.ZONES + CLOCK_TOLERANCE
 
 
-def assess(stamp: str, at: float) -> TimestampQuality:
+def assess(stamp: str, at: float) -> Literal["documented", "implausible", "unreadable"]:
     """Return whether a start time is readable and plausible, by the rules of the search for a lost start.
 
     :param stamp: the start time that the server sent.
@@ -49,35 +47,26 @@ def start_time_finding(
     :param row: its row in a list, if a list shows it.
     :param begun: when it started by this machine's clock, in seconds since the epoch.
     """
-    name = "start_time"
-    shown = {"the start's answer": text(instance, "startTime"), "the row": text(row or {}, "startTime")}
+    name, in_row = "start_time", "the row"
+    shown = {"the start's answer": text(instance, "startTime"), in_row: text(row or {}, "startTime")}
     judged = {where: assess(stamp, begun) for where, stamp in shown.items() if stamp}
+    if not judged and row is None:
+        reason = "the start's answer has no startTime, and no list shows the instance"
+        return Finding.unknown(name, reason, *seen)
     if not judged:
-        if row is None:
-            return Finding.unknown(
-                name, "the start's answer has no startTime, and no list shows the instance", *seen
-            )
-        return Finding.known(
-            name,
-            "absent",
-            f"neither the start's answer nor the row has one: {_CONSEQUENCE}",
-            *seen,
-            fine=False,
-        )
-    for value in ("unreadable", "implausible"):
+        words = f"neither the start's answer nor the row has one: {_CONSEQUENCE}"
+        return Finding.known(name, "absent", words, *seen, fine=False)
+    here = f"{datetime.fromtimestamp(begun, timezone.utc):%Y-%m-%d %H:%M:%S} UTC on this machine"
+    flaws = {"unreadable": f"not {DOCUMENTED_FORMAT}", "implausible": f"when it was {here}"}
+    for value, flaw in flaws.items():
         where = next((where for where, found in judged.items() if found == value), None)
         if where is not None:
-            what = f"startTime of {where} is {shown[where]!r}"
-            words = (
-                f"not {DOCUMENTED_FORMAT}"
-                if value == "unreadable"
-                else f"when it was {_utc(begun)} UTC on this machine"
-            )
-            return Finding.known(name, value, f"{what}, {words}: {_CONSEQUENCE}", *seen, fine=False)
-    if "the row" not in judged:
+            words = f"startTime of {where} is {shown[where]!r}, {flaw}: {_CONSEQUENCE}"
+            return Finding.known(name, value, words, *seen, fine=False)
+    if in_row not in judged:
         reason = "the start's answer has the documented format, but no row shows a start time"
         return Finding.unknown(name, reason, *seen)
-    words = f"{DOCUMENTED_FORMAT}, and {shown['the row']} is plausible by this machine's clock"
+    words = f"{DOCUMENTED_FORMAT}, and {shown[in_row]} is plausible by this machine's clock"
     return Finding.known(name, "documented", words, *seen)
 
 
@@ -94,18 +83,10 @@ def timezone_finding(instance: InstanceRow, seen: Observation, settings: Setting
         return Finding.unknown("timezone", f"{reason}: no zone has this offset", seen)
     hours = offset / timedelta(hours=1)
     words = f"currently UTC{hours:+g} h: the instance started at {stamp}, when it was {now:%H:%M:%S} UTC"
-    if settings.timezone is None:
-        return Finding.known(
-            "timezone", hours, f"{words}; set a zone with daylight saving time by its name", seen
-        )
-    if now.astimezone(settings.timezone).utcoffset() == offset:
-        return Finding.known(
-            "timezone", hours, f"{words}, which agrees with the connection's {settings.timezone}", seen
-        )
-    return Finding.known(
-        "timezone", hours, f"{words}, but the connection has {settings.timezone}", seen, fine=False
-    )
-
-
-def _utc(at: float) -> datetime:
-    return datetime.fromtimestamp(at, timezone.utc).replace(tzinfo=None, microsecond=0)
+    zone = settings.timezone
+    if zone is None:
+        advice = "; set a zone with daylight saving time by its name"
+        return Finding.known("timezone", hours, f"{words}{advice}", seen)
+    fine = now.astimezone(zone).utcoffset() == offset
+    verdict = f"which agrees with the connection's {zone}" if fine else f"but the connection has {zone}"
+    return Finding.known("timezone", hours, f"{words}, {verdict}", seen, fine=fine)

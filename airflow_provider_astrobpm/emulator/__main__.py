@@ -20,12 +20,7 @@ from airflow_provider_astrobpm.emulator.emulator_state import (
     Emulator,
     EmulatorSettings,
 )
-from airflow_provider_astrobpm.emulator.process_scripts import (
-    DEFAULT_SCRIPT,
-    Process,
-    ScriptError,
-    load_script,
-)
+from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT, ScriptError, load_script
 from airflow_provider_astrobpm.emulator.server_thread import connection_json, listening
 from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
 
@@ -41,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = EmulatorSettings(
-            processes=_load(options.processes),
+            processes=tuple(
+                process for file in options.processes or [DEFAULT_SCRIPT] for process in load_script(file)
+            ),
             switches=Switches().changed(**dict(map(parse_switch, options.switch))),
             client_id=options.client_id,
             client_secret=options.client_secret,
@@ -106,10 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how long a token is valid (default: %(default)s)",
     )
     parser.add_argument(
-        "--base-path",
-        default="",
-        metavar="PATH",
-        help="a prefix of every path of the API, such as /portal/x",
+        "--base-path", default="", metavar="PATH", help="a prefix of every path of the API, such as /portal/x"
     )
     return parser
 
@@ -127,10 +121,6 @@ def _host_name(text: str) -> str:
             f"must be a name such as emulator.example, without a port, not {text!r}"
         )
     return text
-
-
-def _load(files: list[Path]) -> tuple[Process, ...]:
-    return tuple(process for file in files or [DEFAULT_SCRIPT] for process in load_script(file))
 
 
 async def _run(settings: EmulatorSettings, host: str, port: int) -> None:

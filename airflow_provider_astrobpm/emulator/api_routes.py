@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,24 +29,21 @@ _CSRF = "/u-route/baas/sys/v1.0/csrf/get"
 
 @dataclass(frozen=True)
 class ApiCall:
-    """A request to the API.
+    """A request to the API or the control API.
 
     :param query: the raw query string.
     :param headers: the headers; names are case-insensitive.
-    :param parts: the values of the placeholders in the route's path.
+    :param id: the id in the path; empty if there is none.
     """
 
     method: str
     query: str
     headers: Mapping[str, str]
     body: bytes
-    parts: Mapping[str, str]
+    id: str
 
     def json_object(self) -> dict[str, Any]:
-        """Return the body.
-
-        :raises Refusal: if it is not a JSON object.
-        """
+        """Return the body; refuse one that is not a JSON object."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -102,10 +98,9 @@ def _bad_token(position: str) -> ApiResponse:
 def _check_headers(emulator: Emulator, route: ApiRoute, call: ApiCall, token: str) -> None:
     if emulator.switches.content_type_required and call.media_type() != "application/json":
         raise Refusal(ResultCode.BAD_REQUEST, "The header Content-Type: application/json is missing")
-    if emulator.switches.csrf_required and call.method != "GET" and route.kind != "csrf":
-        given = call.headers.get("csrf-token", "")
-        if not hmac.compare_digest(given.encode(), emulator.tokens.csrf_of(token).encode()):
-            raise Refusal(ResultCode.CSRF, "The header csrf-token is missing or wrong", status=403)
+    needs_csrf = emulator.switches.csrf_required and call.method != "GET" and route.kind != "csrf"
+    if needs_csrf and call.headers.get("csrf-token") != emulator.tokens.csrf_of(token):
+        raise Refusal(ResultCode.CSRF, "The header csrf-token is missing or wrong", status=403)
 
 
 def _get_token(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -122,12 +117,8 @@ def _get_token(emulator: Emulator, call: ApiCall) -> ApiResponse:
         return _token_refused("invalid_request", "The body cannot be read")
     if given.get("grant_type") != "client_credentials":
         return _token_refused("unsupported_grant_type", "grant_type must be client_credentials")
-    settings = emulator.settings
-    right = (
-        hmac.compare_digest(str(given.get("client_id", "")).encode(), settings.client_id.encode()),
-        hmac.compare_digest(str(given.get("client_secret", "")).encode(), settings.client_secret.encode()),
-    )
-    if not all(right):
+    right = {"client_id": emulator.settings.client_id, "client_secret": emulator.settings.client_secret}
+    if not right.items() <= given.items():
         return _token_refused("unauthorized_client", "client_id or client_secret is wrong")
     token = emulator.tokens.issue(concurrent=emulator.switches.concurrent_tokens)
     seconds = emulator.tokens.lifetime
@@ -164,7 +155,7 @@ def _start(emulator: Emulator, call: ApiCall) -> ApiResponse:
 def _query(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """List instances by state (page 0070)."""
     query = parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank)
-    return _listed(emulator, list_instances(emulator.engine, query))
+    return wire_format.listed(list_instances(emulator.engine, query), emulator.switches)
 
 
 def _get(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -176,7 +167,7 @@ def _get(emulator: Emulator, call: ApiCall) -> ApiResponse:
         raise Refusal(ResultCode.METHOD_NOT_ALLOWED, "The method GET is not allowed here", status=405)
     shape = wire_format.action_object if position == "action" else wire_format.row
     try:
-        instance = emulator.engine.read(call.parts["id"])
+        instance = emulator.engine.read(call.id)
     except Refusal:
         if emulator.switches.missing_by_id == "refused":
             raise
@@ -189,19 +180,19 @@ def _act(emulator: Emulator, call: ApiCall) -> ApiResponse:
     action = call.json_object().get("action")
     if not isinstance(action, str):
         raise Refusal(ResultCode.UNKNOWN_ACTION, "The parameter action is missing")
-    instance = emulator.engine.act(call.parts["id"], action)
+    instance = emulator.engine.act(call.id, action)
     return _success(emulator, wire_format.action_object(instance, emulator.engine), detail=action)
 
 
 def _delete(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Delete an instance (page 0072)."""
-    emulator.engine.delete(call.parts["id"])
+    emulator.engine.delete(call.id)
     return _success(emulator)
 
 
 def _set_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Set variables of an instance (page 0073)."""
-    emulator.engine.set_variables(call.parts["id"], call.json_object())
+    emulator.engine.set_variables(call.id, call.json_object())
     return _success(emulator)
 
 
@@ -209,7 +200,7 @@ def _get_variables(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Read the variables of an instance. Undocumented, so a switch decides."""
     if emulator.switches.get_variables == "absent":
         raise Refusal(ResultCode.NO_SUCH_API, "There is no such API", status=404)
-    return _success(emulator, emulator.engine.read(call.parts["id"]).variables)
+    return _success(emulator, emulator.engine.read(call.id).variables)
 
 
 def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
@@ -217,7 +208,7 @@ def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
     params = dict(parse_query(call.query, plus_is_blank=emulator.switches.plus_is_blank))
     name, like = params.get("name", ""), params.get("like", "").lower() == "true"
     active = params.get("active", "").lower()
-    skip = _whole_number(params, "skip", at_least=0) or 0
+    skip = _whole_number(params, "skip", at_least=0)
     limit = _whole_number(params, "limit", at_least=1)
     rows = [
         wire_format.definition_row(definition)
@@ -225,12 +216,12 @@ def _list_definitions(emulator: Emulator, call: ApiCall) -> ApiResponse:
         if (name in definition.process.name if like else name in ("", definition.process.name))
         and active in ("", str(definition.process.active).lower())
     ]
-    return _listed(emulator, rows[skip : None if limit is None else skip + limit])
+    return wire_format.listed(rows[skip:][:limit], emulator.switches)
 
 
 def _get_definition(emulator: Emulator, call: ApiCall) -> ApiResponse:
     """Read one definition (page 0048)."""
-    definition = emulator.engine.catalogue.find(call.parts["id"])
+    definition = emulator.engine.catalogue.find(call.id)
     return _success(emulator, wire_format.definition_graph(definition, emulator.switches))
 
 
@@ -240,10 +231,6 @@ def _nothing_here(emulator: Emulator, call: ApiCall) -> ApiResponse:
 
 def _success(emulator: Emulator, result: object = wire_format.NO_RESULT, detail: str = "") -> ApiResponse:
     return wire_format.enveloped(ResultCode.SUCCESS, emulator.switches.success_message, result, detail=detail)
-
-
-def _listed(emulator: Emulator, rows: list[dict[str, Any]]) -> ApiResponse:
-    return wire_format.listed(emulator.switches.success_message, rows, emulator.switches)
 
 
 def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
+import string
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_astrobpm.emulator.ids import new_definition_id
 from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from airflow_provider_astrobpm.emulator.process_scripts import Process
+
+_ALPHABET = string.ascii_letters + string.digits
+
+
+def new_id(prefix: str) -> str:
+    """Return a new id as Astro Zero has them: 20 characters, of which the first four name the kind of object."""
+    return f"{prefix}000000" + "".join(secrets.choice(_ALPHABET) for _ in range(10))
 
 
 @dataclass(frozen=True)
@@ -39,27 +47,24 @@ class Catalogue:
         an active version deactivates the others.
         """
         for process in processes:
-            if process.active:
-                self._deactivate(process.name)
+            for key, other in self._definitions.items():
+                if process.active and other.process.name == process.name:
+                    self._definitions[key] = replace(other, process=replace(other.process, active=False))
             known = self._definitions.get((process.name, process.version))
-            definition = Definition(known.id if known else new_definition_id(), process)
+            definition = Definition(known.id if known else new_id("001L"), process)
             self._definitions[process.name, process.version] = definition
 
     def find(self, definition_id: str) -> Definition:
-        """Return one definition.
-
-        :raises Refusal: if no definition has that id.
-        """
+        """Return one definition; refuse an unknown id."""
         for definition in self:
             if definition.id == definition_id:
                 return definition
         raise Refusal(ResultCode.UNKNOWN_DEFINITION, f"BPM definition {definition_id} does not exist")
 
     def to_start(self, name: str, version: str | None) -> Definition:
-        """Return the definition that a start runs.
+        """Return the definition that a start runs; refuse the start if there is none.
 
         :param version: the version, which may be inactive; by default the active version.
-        :raises Refusal: if there is no such definition.
         """
         versions = {each.process.version: each for each in self if each.process.name == name}
         if not versions:
@@ -72,10 +77,3 @@ class Catalogue:
             if definition.process.active:
                 return definition
         raise Refusal(ResultCode.NO_ACTIVE_VERSION, f"BPM {name} has no active version")
-
-    def _deactivate(self, name: str) -> None:
-        for key, definition in self._definitions.items():
-            if key[0] == name:
-                self._definitions[key] = replace(
-                    definition, process=replace(definition.process, active=False)
-                )

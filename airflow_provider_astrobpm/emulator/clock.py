@@ -5,30 +5,16 @@ from __future__ import annotations
 import math
 import time
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class VirtualClock:
-    """The real time plus an offset.
+    """The real time plus an offset, ``ahead``, in seconds."""
 
-    :param source: returns the real time, in seconds since the epoch.
-    """
-
-    def __init__(self, source: Callable[[], float] = time.time) -> None:
-        self._source = source
-        self._ahead = 0.0
+    ahead = 0.0
 
     def __call__(self) -> float:
         """Return the time in seconds since the epoch."""
-        return self._source() + self._ahead
-
-    @property
-    def ahead(self) -> float:
-        """The seconds by which the clock was advanced."""
-        return self._ahead
+        return time.time() + self.ahead
 
     def advance(self, seconds: float) -> None:
         """Advance the clock.
@@ -37,11 +23,7 @@ class VirtualClock:
         """
         if not math.isfinite(seconds) or seconds < 0:
             raise ValueError(f"seconds must be 0 or more, not {seconds!r}")
-        self._ahead += seconds
-
-    def reset(self) -> None:
-        """Return to the real time."""
-        self._ahead = 0.0
+        self.ahead += seconds
 
 
 def timestamp(moment: float | None, utc_offset: float = 0.0) -> str:

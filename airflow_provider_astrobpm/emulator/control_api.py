@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from airflow_provider_astrobpm.emulator.engine import BUSINESS_KEY, TITLE
 from airflow_provider_astrobpm.emulator.faults import Fault
-from airflow_provider_astrobpm.emulator.instances import Distortion
+from airflow_provider_astrobpm.emulator.instances import Distortion, Instance
 from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.reactions import Reaction
 from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
@@ -22,8 +23,8 @@ from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_astrobpm.emulator.api_routes import ApiCall
     from airflow_provider_astrobpm.emulator.emulator_state import Emulator
-    from airflow_provider_astrobpm.emulator.instances import Instance
 
 PREFIX = "/_emulator"
 MAX_SCRIPT_BYTES = 256 * 1024  # of added processes: the emulator answers nothing else while it reads them
@@ -31,38 +32,19 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ControlRequest:
-    """A request to the control API."""
-
-    parts: dict[str, str]
-    query: dict[str, str]
-    body: bytes
-
-    def read(self, kind: type[T]) -> T:
-        """Return the decoded body; an empty body is an empty object.
-
-        :raises msgspec.MsgspecError: if the body does not fit the type.
-        """
-        return msgspec.json.decode(self.body or b"{}", type=kind)
-
-
-@dataclass(frozen=True)
 class ControlCommand:
     """A command of the control API.
 
-    :param run: performs it, and returns the result; ``None`` is sent as an empty object.
+    :param run: performs it, and returns the result. An instance is sent as ``describe`` shows it, ``None`` as an empty
+        object.
     """
 
     method: str
     path: str
-    run: Callable[[Emulator, ControlRequest], Any]
+    run: Callable[[Emulator, ApiCall], Any]
 
 
-class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base class of request bodies. An unknown key is an error."""
-
-
-class _StartBody(_Body, frozen=True):
+class _StartBody(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     version: str | None = None
     variables: dict[str, Any] = {}
@@ -72,39 +54,41 @@ class _StartBody(_Body, frozen=True):
     age: float = 0.0
 
 
-class _DecisionBody(_Body, frozen=True):
+class _DecisionBody(msgspec.Struct, forbid_unknown_fields=True):
     outcome: str
     by: str = "someone"
     variables: dict[str, Any] = {}
 
 
-class _MoveBody(_Body, frozen=True):
+class _MoveBody(msgspec.Struct, forbid_unknown_fields=True):
     state: str | None = None
     bp_status: str | None = None
     closed: bool | None = None
 
 
-class _DistortionBody(_Body, frozen=True):
-    fields: dict[str, Any] = {}
-    without: tuple[str, ...] = ()
-
-
-class _ChangeBody(_Body, frozen=True):
+class _ChangeBody(msgspec.Struct, forbid_unknown_fields=True):
     action: str
 
 
-class _OutageBody(_Body, frozen=True):
+class _OutageBody(msgspec.Struct, forbid_unknown_fields=True):
     mode: Literal["off", "cut", "503"]
 
 
-class _AdvanceBody(_Body, frozen=True):
+class _AdvanceBody(msgspec.Struct, forbid_unknown_fields=True):
     seconds: float
 
 
-def handle_command(emulator: Emulator, command: ControlCommand, request: ControlRequest) -> tuple[int, Any]:
+def _read(call: ApiCall, kind: type[T]) -> T:
+    """Return the decoded body; an empty body is an empty object."""
+    return msgspec.json.decode(call.body or b"{}", type=kind)
+
+
+def handle_command(emulator: Emulator, command: ControlCommand, call: ApiCall) -> tuple[int, Any]:
     """Run a command, and return the HTTP status and the result to send."""
     try:
-        result = command.run(emulator, request)
+        result = command.run(emulator, call)
+        if isinstance(result, Instance):
+            result = describe(result, emulator)
     except Refusal as refusal:
         return (404 if refusal.code == ResultCode.UNKNOWN_INSTANCE else 400), {"error": refusal.message}
     except (ValueError, msgspec.MsgspecError) as error:
@@ -137,107 +121,99 @@ def describe(instance: Instance, emulator: Emulator) -> dict[str, Any]:
     }
 
 
-def _index(emulator: Emulator, _: ControlRequest) -> Any:
+def _index(emulator: Emulator, _: ApiCall) -> Any:
     return {"commands": [f"{command.method} {PREFIX}{command.path}" for command in COMMANDS]}
 
 
-def _instances(emulator: Emulator, request: ControlRequest) -> Any:
-    if unknown := request.query.keys() - {"name", "state", "business_key"}:
+def _instances(emulator: Emulator, call: ApiCall) -> Any:
+    wanted = dict(parse_qsl(call.query, keep_blank_values=True))
+    if unknown := wanted.keys() - {"name", "state", "business_key"}:
         raise ValueError(
             f"unknown parameter {', '.join(sorted(unknown))}; known are name, state, business_key"
         )
     shown = (describe(instance, emulator) for instance in emulator.engine.instances())
-    return [each for each in shown if request.query.items() <= {(key, each[key]) for key in request.query}]
+    return [each for each in shown if wanted.items() <= each.items()]
 
 
-def _start(emulator: Emulator, request: ControlRequest) -> Any:
-    wanted = request.read(_StartBody)
+def _start(emulator: Emulator, call: ApiCall) -> Any:
+    wanted = _read(call, _StartBody)
     system = {BUSINESS_KEY: wanted.business_key, TITLE: wanted.title}
     variables = wanted.variables | {name: value for name, value in system.items() if value is not None}
-    instance = emulator.engine.start(wanted.name, wanted.version, variables, wanted.by, age=wanted.age)
-    return describe(instance, emulator)
+    return emulator.engine.start(wanted.name, wanted.version, variables, wanted.by, age=wanted.age)
 
 
-def _instance(emulator: Emulator, request: ControlRequest) -> Any:
-    instance = emulator.engine.instance(request.parts["id"])
+def _instance(emulator: Emulator, call: ApiCall) -> Any:
+    instance = emulator.engine.instance(call.id)
     return {**describe(instance, emulator), "history": [asdict(event) for event in instance.history]}
 
 
-def _decide(emulator: Emulator, request: ControlRequest) -> Any:
-    decision = request.read(_DecisionBody)
-    instance = emulator.engine.decide(request.parts["id"], decision.outcome, decision.by, decision.variables)
-    return describe(instance, emulator)
+def _decide(emulator: Emulator, call: ApiCall) -> Any:
+    decision = _read(call, _DecisionBody)
+    return emulator.engine.decide(call.id, decision.outcome, decision.by, decision.variables)
 
 
-def _break(emulator: Emulator, request: ControlRequest) -> Any:
-    return describe(emulator.engine.break_(request.parts["id"]), emulator)
+def _change(emulator: Emulator, call: ApiCall) -> Any:
+    return emulator.engine.act(call.id, _read(call, _ChangeBody).action)
 
 
-def _change(emulator: Emulator, request: ControlRequest) -> Any:
-    return describe(emulator.engine.act(request.parts["id"], request.read(_ChangeBody).action), emulator)
+def _move(emulator: Emulator, call: ApiCall) -> Any:
+    return emulator.engine.move(call.id, **msgspec.structs.asdict(_read(call, _MoveBody)))
 
 
-def _move(emulator: Emulator, request: ControlRequest) -> Any:
-    wanted = request.read(_MoveBody)
-    instance = emulator.engine.move(
-        request.parts["id"], state=wanted.state, bp_status=wanted.bp_status, closed=wanted.closed
-    )
-    return describe(instance, emulator)
-
-
-def _distort(emulator: Emulator, request: ControlRequest) -> Any:
+def _distort(emulator: Emulator, call: ApiCall) -> Any:
     # Not decoded by msgspec: it rejects an unpaired surrogate, which a distortion may contain.
-    wanted = msgspec.convert(json.loads(request.body or b"{}"), _DistortionBody)
-    distortion = Distortion(wanted.fields, wanted.without)
-    return describe(emulator.engine.distort(request.parts["id"], distortion), emulator)
+    distortion = msgspec.convert(json.loads(call.body or b"{}"), Distortion)
+    instance = emulator.engine.instance(call.id)
+    instance.distortion = distortion
+    return instance
 
 
-def _reactions(emulator: Emulator, _: ControlRequest) -> Any:
+def _reactions(emulator: Emulator, _: ApiCall) -> Any:
     return list(emulator.engine.reactions)
 
 
-def _add_reaction(emulator: Emulator, request: ControlRequest) -> Any:
-    emulator.engine.react(request.read(Reaction))
-    return _reactions(emulator, request)
+def _add_reaction(emulator: Emulator, call: ApiCall) -> Any:
+    emulator.engine.react(_read(call, Reaction))
+    return _reactions(emulator, call)
 
 
-def _set_switches(emulator: Emulator, request: ControlRequest) -> Any:
-    emulator.engine.switches = emulator.switches.changed(**request.read(dict[str, Any]))
+def _set_switches(emulator: Emulator, call: ApiCall) -> Any:
+    emulator.engine.switches = emulator.switches.changed(**_read(call, dict[str, Any]))
     return emulator.switches.positions()
 
 
-def _add_fault(emulator: Emulator, request: ControlRequest) -> Any:
-    emulator.faults.add(request.read(Fault))
-    return emulator.faults.in_force()
+def _add_fault(emulator: Emulator, call: ApiCall) -> Any:
+    emulator.faults.active.append(_read(call, Fault))
+    return emulator.faults.active
 
 
-def _set_outage(emulator: Emulator, request: ControlRequest) -> Any:
-    emulator.outage = request.read(_OutageBody).mode
+def _set_outage(emulator: Emulator, call: ApiCall) -> Any:
+    emulator.outage = _read(call, _OutageBody).mode
     return {"mode": emulator.outage}
 
 
-def _clock(emulator: Emulator, _: ControlRequest) -> Any:
+def _clock(emulator: Emulator, _: ApiCall) -> Any:
     return {"now": emulator.clock(), "ahead": emulator.clock.ahead}
 
 
-def _advance(emulator: Emulator, request: ControlRequest) -> Any:
-    emulator.clock.advance(request.read(_AdvanceBody).seconds)
-    return _clock(emulator, request)
+def _advance(emulator: Emulator, call: ApiCall) -> Any:
+    emulator.clock.advance(_read(call, _AdvanceBody).seconds)
+    return _clock(emulator, call)
 
 
-def _processes(emulator: Emulator, _: ControlRequest) -> Any:
+def _processes(emulator: Emulator, _: ApiCall) -> Any:
     return [
         {"name": each.process.name, "version": each.process.version, "active": each.process.active}
         for each in emulator.engine.catalogue
     ]
 
 
-def _add_processes(emulator: Emulator, request: ControlRequest) -> Any:
-    if len(request.body) > MAX_SCRIPT_BYTES:
-        size = f"{len(request.body):,} bytes are more than the limit of {MAX_SCRIPT_BYTES:,}"
+def _add_processes(emulator: Emulator, call: ApiCall) -> Any:
+    if len(call.body) > MAX_SCRIPT_BYTES:
+        size = f"{len(call.body):,} bytes are more than the limit of {MAX_SCRIPT_BYTES:,}"
         raise ValueError(f"request body: {size}; start the emulator with --processes FILE instead")
-    emulator.engine.catalogue.add(parse_script(request.body.decode(), "request body"))
-    return _processes(emulator, request)
+    emulator.engine.catalogue.add(parse_script(call.body.decode(), "request body"))
+    return _processes(emulator, call)
 
 
 COMMANDS = (
@@ -248,11 +224,9 @@ COMMANDS = (
     ControlCommand("GET", "/instances", _instances),
     ControlCommand("POST", "/instances", _start),
     ControlCommand("GET", "/instances/{id}", _instance),
-    ControlCommand(
-        "DELETE", "/instances/{id}", lambda emulator, request: emulator.engine.vanish(request.parts["id"])
-    ),
+    ControlCommand("DELETE", "/instances/{id}", lambda emulator, call: emulator.engine.vanish(call.id)),
     ControlCommand("POST", "/instances/{id}/act", _decide),
-    ControlCommand("POST", "/instances/{id}/break", _break),
+    ControlCommand("POST", "/instances/{id}/break", lambda emulator, call: emulator.engine.break_(call.id)),
     ControlCommand("POST", "/instances/{id}/change", _change),
     ControlCommand("POST", "/instances/{id}/move", _move),
     ControlCommand("PUT", "/instances/{id}/distortion", _distort),
@@ -261,13 +235,13 @@ COMMANDS = (
     ControlCommand(
         "GET",
         "/reactions/missed",
-        lambda emulator, request: emulator.engine.missed(final=request.query.get("final") == "true"),
+        lambda emulator, call: emulator.engine.missed(final=("final", "true") in parse_qsl(call.query)),
     ),
     ControlCommand("GET", "/switches", lambda emulator, _: emulator.switches.positions()),
     ControlCommand("PUT", "/switches", _set_switches),
-    ControlCommand("GET", "/faults", lambda emulator, _: emulator.faults.in_force()),
+    ControlCommand("GET", "/faults", lambda emulator, _: emulator.faults.active),
     ControlCommand("POST", "/faults", _add_fault),
-    ControlCommand("DELETE", "/faults", lambda emulator, _: emulator.faults.clear()),
+    ControlCommand("DELETE", "/faults", lambda emulator, _: emulator.faults.active.clear()),
     ControlCommand("GET", "/outage", lambda emulator, _: {"mode": emulator.outage}),
     ControlCommand("PUT", "/outage", _set_outage),
     ControlCommand("POST", "/tokens/revoke", lambda emulator, _: {"revoked": emulator.tokens.revoke_all()}),

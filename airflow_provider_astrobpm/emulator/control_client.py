@@ -6,6 +6,7 @@ Uses only the standard library.
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import timedelta
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,8 +40,6 @@ class EmulatorControl:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    # Requests.
-
     def counts(self) -> dict[str, int]:
         """Return the number of requests by kind; 0 for a kind that was never received."""
         return self._object("GET", "/counts")
@@ -51,13 +50,11 @@ class EmulatorControl:
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the most recent requests, oldest first: number, at, kind, method, path, query, detail, status."""
-        return self._list("GET", "/requests")
+        return self._list("/requests")
 
     def reset(self) -> None:
         """Reset the emulator to its initial state."""
         self._call("POST", "/reset")
-
-    # Instances.
 
     def instances(
         self, *, name: str | None = None, state: str | None = None, business_key: str | None = None
@@ -65,7 +62,7 @@ class EmulatorControl:
         """Return the instances, oldest first, including those that switches hide."""
         given = {"name": name, "state": state, "business_key": business_key}
         query = urlencode({key: value for key, value in given.items() if value is not None})
-        return self._list("GET", f"/instances?{query}")
+        return self._list(f"/instances?{query}")
 
     def instance(self, instance_id: str) -> dict[str, Any]:
         """Return one instance with its history."""
@@ -163,8 +160,7 @@ class EmulatorControl:
         :param final: whether the time has run out. Otherwise only actions that can no longer happen are reported, because the
             instance ended or was deleted first.
         """
-        answer: list[str] = self._call("GET", f"/reactions/missed?final={str(final).lower()}")
-        return answer
+        return self._list(f"/reactions/missed?final={str(final).lower()}")
 
     def break_instance(self, instance_id: str) -> dict[str, Any]:
         """Break an instance: it ends as ``Broken``."""
@@ -201,8 +197,6 @@ class EmulatorControl:
         """Remove an instance and leave no trace of it."""
         self._call("DELETE", _path(instance_id))
 
-    # The server.
-
     def switches(self) -> dict[str, Any]:
         """Return every switch with its position."""
         return self._object("GET", "/switches")
@@ -225,7 +219,7 @@ class EmulatorControl:
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the faults that are still active."""
-        return self._list("GET", "/faults")
+        return self._list("/faults")
 
     def clear_faults(self) -> None:
         """Remove all faults."""
@@ -248,33 +242,31 @@ class EmulatorControl:
 
     def processes(self) -> list[dict[str, Any]]:
         """Return the processes that can be started: name, version, active."""
-        return self._list("GET", "/processes")
+        return self._list("/processes")
 
     def add_processes(self, yaml_text: str) -> None:
         """Add the processes of a script, written in YAML."""
         self._call("POST", "/processes", yaml_text)
 
-    def _object(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _object(self, method: str, path: str, body: dict[str, Any] | str = "") -> dict[str, Any]:
         answer: dict[str, Any] = self._call(method, path, body)
         return answer
 
-    def _list(self, method: str, path: str) -> list[dict[str, Any]]:
-        answer: list[dict[str, Any]] = self._call(method, path)
+    def _list(self, path: str) -> list[Any]:
+        answer: list[Any] = self._call("GET", path)
         return answer
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | str | None = None) -> Any:
-        text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
-        connection = HTTPConnection(self._host, self._port, timeout=_TIMEOUT_SECONDS)
-        try:
-            connection.request(method, f"/_emulator{path}", text.encode())
-            response = connection.getresponse()
-            status, answer = response.status, response.read().decode()
-        except (OSError, HTTPException) as error:
-            raise EmulatorError(
-                f"the emulator at {self.url} did not answer {method} {path}: {error}"
-            ) from error
-        finally:
-            connection.close()
+    def _call(self, method: str, path: str, body: dict[str, Any] | str = "") -> Any:
+        text = body if isinstance(body, str) else json.dumps(body)
+        with closing(HTTPConnection(self._host, self._port, timeout=_TIMEOUT_SECONDS)) as connection:
+            try:
+                connection.request(method, f"/_emulator{path}", text.encode())
+                response = connection.getresponse()
+                status, answer = response.status, response.read().decode()
+            except (OSError, HTTPException) as error:
+                raise EmulatorError(
+                    f"the emulator at {self.url} did not answer {method} {path}: {error}"
+                ) from error
         if status != 200:
             raise EmulatorError(f"the emulator at {self.url} refused {method} {path}: {_reason(answer)}")
         return json.loads(answer)

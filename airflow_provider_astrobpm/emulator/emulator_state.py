@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -57,19 +56,15 @@ class Emulator:
     """The state of one emulator. Not thread-safe: it belongs to the event loop that serves it.
 
     The ``listeners`` are called after each request that may have changed something.
-
-    :param source: returns the real time, in seconds since the epoch.
     """
 
     engine: Engine
     tokens: TokenStore
     outage: OutageMode
 
-    def __init__(
-        self, settings: EmulatorSettings | None = None, source: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, settings: EmulatorSettings | None = None) -> None:
         self.settings = settings or EmulatorSettings()
-        self.clock = VirtualClock(source)
+        self.clock = VirtualClock()
         self.faults = FaultRules()
         self.request_log = RequestLog()
         self.listeners: set[Callable[[], None]] = set()
@@ -87,8 +82,8 @@ class Emulator:
 
     def reset(self) -> None:
         """Remove instances, tokens, faults and outages, and restore the switches and processes of the settings."""
-        self.clock.reset()
-        self.faults.clear()
+        self.clock.ahead = 0.0
+        self.faults.active.clear()
         self.request_log.reset()
         self.outage = "off"
         self.engine = Engine(self.clock, self.settings.processes, self.settings.switches)

@@ -12,17 +12,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client.states import STATES, SUSPENDED, is_terminal
-from airflow_provider_astrobpm.emulator.catalogue import Catalogue
-from airflow_provider_astrobpm.emulator.ids import new_instance_id
+from airflow_provider_astrobpm.emulator.catalogue import Catalogue, new_id
 from airflow_provider_astrobpm.emulator.instances import Instance, settable
-from airflow_provider_astrobpm.emulator.reactions import Reactions, outcomes_of
+from airflow_provider_astrobpm.emulator.reactions import Reactions
 from airflow_provider_astrobpm.emulator.refusals import Refusal, ResultCode
 from airflow_provider_astrobpm.emulator.switches import Switches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from airflow_provider_astrobpm.emulator.instances import Distortion
     from airflow_provider_astrobpm.emulator.process_scripts import Process
     from airflow_provider_astrobpm.emulator.reactions import Reaction
 
@@ -33,6 +31,8 @@ MACHINE_USER = "machine"
 
 class Engine:
     """All instances, and the catalogue of processes to start.
+
+    Its operations raise ``Refusal`` for an unknown id, and where a switch refuses them.
 
     :param clock: returns seconds since the epoch.
     :param processes: the processes to offer.
@@ -48,8 +48,6 @@ class Engine:
         self._numbers = count(1)
         self._instances: dict[str, Instance] = {}
 
-    # Operations of the API.
-
     def start(
         self,
         name: str,
@@ -64,7 +62,7 @@ class Engine:
         :param version: the version, which may be inactive; by default the active version.
         :param variables: values, and the system variables ``$Flow.BusinessKey`` and ``$Flow.Title``.
         :param age: how many seconds ago the instance was started. Its script has run since then.
-        :raises Refusal: for an unknown process or version, or if a switch refuses the start.
+        :raises Refusal: also for an unknown process or version.
         :raises ValueError: for an invalid age.
         """
         now = self._clock()
@@ -77,12 +75,14 @@ class Engine:
         unknown = [variable for variable in given if variable not in process.variables]
         if unknown and self.switches.unknown_variables_at_start == "refuse":
             raise Refusal(ResultCode.UNKNOWN_VARIABLE, f"BPM {name} has no variable {', '.join(unknown)}")
-        if key and self.switches.duplicate_business_key == "refuse" and self._has_business_key(name, key):
+        if self.switches.duplicate_business_key == "refuse" and any(
+            each.process.name == name and each.business_key == key for each in self._instances.values()
+        ):
             raise Refusal(
                 ResultCode.DUPLICATE_BUSINESS_KEY,
                 f"An instance of BPM {name} already has the business key {key}",
             )
-        instance_id = new_instance_id()
+        instance_id = new_id("002N")
         instance = Instance(
             number=next(self._numbers),
             id=instance_id,
@@ -94,7 +94,6 @@ class Engine:
             started=now - age,
             variables={**copy.deepcopy(process.variables), **settable(process, given)},
         )
-        instance.begin()
         self._instances[instance_id] = instance
         if not process.steps:
             self._settle(instance, now)
@@ -102,27 +101,18 @@ class Engine:
 
     def visible(self) -> list[Instance]:
         """Return the instances that a query may show, oldest first, settled."""
-        now = self._clock()
-        latest = now - self.switches.start_lag
-        return [
-            instance for instance in self.instances() if instance.started <= latest and self.shows(instance)
-        ]
+        latest = self._clock() - self.switches.start_lag
+        return [each for each in self.instances() if each.started <= latest and self.shows(each)]
 
     def read(self, instance_id: str) -> Instance:
-        """Return one instance as a read finds it.
-
-        :raises Refusal: if it does not exist or is not visible yet.
-        """
+        """Return one instance as a read finds it; refuse one that is not visible yet."""
         instance = self._addressed(instance_id)
         if instance.started > self._clock() - self.switches.start_lag:
             raise _unknown(instance_id)
         return instance
 
     def act(self, instance_id: str, action: str) -> Instance:
-        """Suspend, resume or terminate an instance.
-
-        :raises Refusal: for an unknown id or action, or if a switch refuses the action.
-        """
+        """Suspend, resume or terminate an instance; refuse any other action."""
         instance = self._addressed(instance_id)
         if action not in ACTIONS:
             raise Refusal(
@@ -130,15 +120,12 @@ class Engine:
             )
         self._check_action(instance, action)
         now = self._clock()
-        instance.accept(action, self.switches.terminate_state, now + self.switches.action_lag)
+        instance.accept(now + self.switches.action_lag, action, self.switches.terminate_state)
         self._settle(instance, now)
         return instance
 
     def set_variables(self, instance_id: str, variables: dict[str, Any]) -> None:
-        """Set variables. Unknown and read-only names are ignored.
-
-        :raises Refusal: for an unknown id, or if the switch ``acting_on_closed`` refuses it.
-        """
+        """Set variables. Unknown and read-only names are ignored."""
         instance = self._addressed(instance_id)
         if not instance.closed:
             instance.store(variables, self._clock())
@@ -146,10 +133,7 @@ class Engine:
             raise Refusal(ResultCode.INSTANCE_CLOSED, f"Instance {instance_id} has ended as {instance.state}")
 
     def delete(self, instance_id: str) -> None:
-        """Delete an instance permanently.
-
-        :raises Refusal: for an unknown id, or if the switch ``deleting_open`` refuses it.
-        """
+        """Delete an instance permanently."""
         instance = self._addressed(instance_id)
         if not instance.closed and self.switches.deleting_open == "refuse":
             raise Refusal(ResultCode.STILL_OPEN, f"Instance {instance_id} is still open")
@@ -169,8 +153,6 @@ class Engine:
         mine = instance.created_by == MACHINE_USER
         return (mine or self.switches.see_others) and (not instance.closed or self.switches.keep_closed)
 
-    # Operations outside the API: people, tests and the clock.
-
     def instances(self) -> list[Instance]:
         """Return every instance, oldest first, settled. Switches hide none of them."""
         now = self._clock()
@@ -179,10 +161,7 @@ class Engine:
         return list(self._instances.values())
 
     def instance(self, instance_id: str) -> Instance:
-        """Return any instance, settled.
-
-        :raises Refusal: if it does not exist.
-        """
+        """Return any instance, settled."""
         if instance_id not in self._instances:
             raise _unknown(instance_id)
         instance = self._instances[instance_id]
@@ -191,19 +170,13 @@ class Engine:
 
     def next_due(self) -> float:
         """Return when an instance next advances on its own, in seconds since the epoch; infinity if none does."""
-        return min(map(self._next_due, self._instances.values()), default=math.inf)
+        each_due = (min(each.due, self.reactions.next_for(each)[0]) for each in self._instances.values())
+        return min(each_due, default=math.inf)
 
     def decide(
-        self,
-        instance_id: str,
-        outcome: str,
-        person: str = "someone",
-        variables: dict[str, Any] | None = None,
+        self, instance_id: str, outcome: str, person: str = "someone", variables: dict[str, Any] | None = None
     ) -> Instance:
-        """Complete the task at which an instance waits, as a person does.
-
-        :raises Refusal: if the instance waits for no person, or does not offer the outcome.
-        """
+        """Complete the task at which an instance waits, as a person does; refuse an outcome that it does not offer."""
         instance = self.instance(instance_id)
         if outcome not in instance.outcomes:
             on_offer = ", ".join(instance.outcomes) or "it waits for no person"
@@ -225,7 +198,9 @@ class Engine:
         processes = [each.process for each in self.catalogue if each.process.name == reaction.name]
         if not processes:
             raise Refusal(ResultCode.UNKNOWN_PROCESS, f"BPM {reaction.name} does not exist")
-        offered = outcomes_of(processes)
+        offered = dict.fromkeys(
+            outcome for process in processes for step in process.steps for outcome in step.outcomes
+        )
         for outcome in reaction.outcomes:
             if outcome not in offered:
                 on_offer = ", ".join(offered) or "none, because it never waits for a person"
@@ -235,7 +210,7 @@ class Engine:
                 )
         self.instances()  # settles them: earlier due steps take effect before the reaction
         first = max((each.number for each in self._instances.values()), default=0) + 1
-        self.reactions.add(reaction, now=self._clock(), first=first)
+        self.reactions.add(reaction, since=self._clock(), first=first)
 
     def missed(self, *, final: bool) -> list[str]:
         """Return messages about the reactions that did not happen; see ``Reactions.missed_reactions``."""
@@ -268,41 +243,24 @@ class Engine:
         instance.move("moved by hand", self._clock(), state=state, bp_status=bp_status, closed=closed)
         return instance
 
-    def distort(self, instance_id: str, distortion: Distortion) -> Instance:
-        """Make the API show an instance with distorted fields. An empty distortion ends that."""
-        instance = self.instance(instance_id)
-        instance.distortion = distortion
-        return instance
-
     def vanish(self, instance_id: str) -> None:
         """Remove an instance and leave no trace of it, as an archiving job does."""
         self._remove(self.instance(instance_id))
 
-    # Helpers.
-
     def _settle(self, instance: Instance, now: float) -> None:
         """Apply to an instance every step and reaction that is due by now, each at its own due time."""
         while True:
-            due = self.reactions.next_for(instance)
-            if due and due.at <= now and (due.at, not instance.ends_next) < (instance.due, True):
-                self.reactions.carry_out(due, instance, self.switches.terminate_state)
+            at, reaction = self.reactions.next_for(instance)
+            if reaction and at <= now and (at, not instance.ends_next) < (instance.due, True):
+                reaction.apply(instance, at, self.switches.terminate_state)
             elif instance.due <= now:
                 instance.advance()
             else:
                 return
 
-    def _next_due(self, instance: Instance) -> float:
-        due = self.reactions.next_for(instance)
-        return min(instance.due, due.at if due else math.inf)
-
     def _remove(self, instance: Instance) -> None:
         self.reactions.forget(instance)
         del self._instances[instance.id]
-
-    def _has_business_key(self, name: str, key: str) -> bool:
-        return any(
-            each.process.name == name and each.business_key == key for each in self._instances.values()
-        )
 
     def _addressed(self, instance_id: str) -> Instance:
         instance = self.instance(instance_id)

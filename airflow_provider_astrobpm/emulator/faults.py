@@ -6,8 +6,9 @@ This module keeps the rules and distorts responses. The web application delays r
 from __future__ import annotations
 
 import json
+from functools import partial
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -15,6 +16,9 @@ import msgspec
 from airflow_provider_astrobpm.emulator.refusals import ResultCode
 from airflow_provider_astrobpm.emulator.request_log import RequestKind
 from airflow_provider_astrobpm.emulator.wire_format import ApiResponse, encoded, enveloped, html, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FaultName = Literal[
     "delay",
@@ -84,15 +88,11 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FaultRules:
-    """The active rules. The oldest rule that matches a request applies to it."""
+    """The active rules, each with its remaining ``times`` and ``skip``. The oldest that matches a request applies to it."""
 
     def __init__(self) -> None:
-        self._rules: list[_Rule] = []
+        self.active: list[Fault] = []
         self._chance = Random(0)  # noqa: S311 - the same faults in every run
-
-    def add(self, fault: Fault) -> None:
-        """Add a rule."""
-        self._rules.append(_Rule(fault))
 
     def take(self, kind: RequestKind, target: str = "") -> Fault | None:
         """Return the fault for an incoming request, if any, and count it as used.
@@ -100,34 +100,20 @@ class FaultRules:
         :param kind: the kind of the request.
         :param target: its raw path and query.
         """
-        for rule in self._rules:
-            if rule.fault.kind not in (kind, "any") or rule.fault.target not in unquote_plus(target):
+        for position, rule in enumerate(self.active):
+            if rule.kind not in (kind, "any") or rule.target not in unquote_plus(target):
                 continue
-            if rule.fault.share < 1 and self._chance.random() >= rule.fault.share:
+            if rule.share < 1 and self._chance.random() >= rule.share:
                 continue
             if rule.skip:
-                rule.skip -= 1
+                self.active[position] = msgspec.structs.replace(rule, skip=rule.skip - 1)
                 continue
-            rule.left -= 1
-            if not rule.left:
-                self._rules.remove(rule)
-            return rule.fault
+            if rule.times > 1:
+                self.active[position] = msgspec.structs.replace(rule, times=rule.times - 1)
+            else:
+                del self.active[position]
+            return rule
         return None
-
-    def clear(self) -> None:
-        """Remove every rule."""
-        self._rules.clear()
-
-    def in_force(self) -> list[dict[str, Any]]:
-        """Return the rules, each with its remaining ``times`` and ``skip``."""
-        return [
-            {**msgspec.to_builtins(each.fault), "times": each.left, "skip": each.skip} for each in self._rules
-        ]
-
-
-class _Rule:
-    def __init__(self, fault: Fault) -> None:
-        self.fault, self.left, self.skip = fault, fault.times, fault.skip
 
 
 def replacement(fault: Fault) -> ApiResponse | None:
@@ -153,25 +139,12 @@ def replacement(fault: Fault) -> ApiResponse | None:
 
 def distorted(fault: Fault, response: ApiResponse) -> ApiResponse:
     """Return the real response, distorted by a fault."""
-    is_json = response.content_type == "application/json"
-    match fault.fault:
-        case "wrong_shape" if is_json:
-            body = msgspec.json.encode(_other_shape(msgspec.json.decode(response.body)))
-        case "wrong_types" if is_json:
-            body = msgspec.json.encode(_other_types(msgspec.json.decode(response.body)))
-        case "other_fields" if is_json:
-            body = encoded(_other_fields(json.loads(response.body), fault.fields))
-        case "twice" if is_json:
-            body = encoded(_twice(json.loads(response.body), fault.fields))
-        case "nul" if is_json:
-            body = encoded(_with_inside(json.loads(response.body), "\0"))
-        case "half_pair" if is_json:
-            body = encoded(_with_inside(json.loads(response.body), "\ud83d"))
-        case "oversize":
-            body = response.body + b" " * fault.size
-        case _:
-            return response
-    return msgspec.structs.replace(response, body=body)
+    if fault.fault == "oversize":
+        return msgspec.structs.replace(response, body=response.body + b" " * fault.size)
+    distort = _DISTORTIONS.get(fault.fault)
+    if distort is None or response.content_type != "application/json":
+        return response
+    return msgspec.structs.replace(response, body=encoded(distort(json.loads(response.body), fault.fields)))
 
 
 def _other_shape(document: Any) -> Any:
@@ -179,17 +152,6 @@ def _other_shape(document: Any) -> Any:
     if isinstance(document, dict) and "result" in document:
         return {**document, "result": _other_shape(document["result"])}
     return {"rows": document} if isinstance(document, list) else [document]
-
-
-def _other_types(value: Any) -> Any:
-    """Turn strings into numbers, and numbers and flags into strings, except in the envelope's own fields."""
-    if isinstance(value, dict):
-        return {
-            key: each if key in ("resCode", "resMsg") else _other_types(each) for key, each in value.items()
-        }
-    if isinstance(value, list):
-        return [_other_types(each) for each in value]
-    return 7 if isinstance(value, str) else value if value is None else "seven"
 
 
 def _other_fields(document: Any, fields: dict[str, Any]) -> Any:
@@ -210,16 +172,36 @@ def _twice(document: Any, fields: dict[str, Any]) -> Any:
     return {**document, "result": both}
 
 
-def _with_inside(value: Any, character: str) -> Any:
-    """Insert a character in the middle of every non-empty string, except ids and the envelope's code."""
-    if isinstance(value, dict):
+def _each_value(document: Any, change: Callable[[Any], Any], kept: tuple[str, ...]) -> Any:
+    """Change every value in a document, except in the kept fields."""
+    if isinstance(document, dict):
         return {
-            key: each if key in ("resCode", "id") else _with_inside(each, character)
-            for key, each in value.items()
+            key: value if key in kept else _each_value(value, change, kept) for key, value in document.items()
         }
-    if isinstance(value, list):
-        return [_with_inside(each, character) for each in value]
+    if isinstance(document, list):
+        return [_each_value(value, change, kept) for value in document]
+    return change(document)
+
+
+def _other_type(value: Any) -> Any:
+    return 7 if isinstance(value, str) else value if value is None else "seven"
+
+
+def _with_inside(character: str, value: Any) -> Any:
+    """Insert a character in the middle of a string that is not empty."""
     if not isinstance(value, str) or not value:
         return value
     middle = len(value) // 2
     return f"{value[:middle]}{character}{value[middle:]}"
+
+
+_DISTORTIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "wrong_shape": lambda document, _: _other_shape(document),
+    "wrong_types": lambda document, _: _each_value(document, _other_type, ("resCode", "resMsg")),
+    "other_fields": _other_fields,
+    "twice": _twice,
+    "nul": lambda document, _: _each_value(document, partial(_with_inside, "\0"), ("resCode", "id")),
+    "half_pair": lambda document, _: _each_value(
+        document, partial(_with_inside, "\ud83d"), ("resCode", "id")
+    ),
+}

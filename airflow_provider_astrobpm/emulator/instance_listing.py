@@ -30,11 +30,8 @@ def list_instances(engine: Engine, query: list[tuple[str, str]]) -> list[dict[st
     switches = engine.switches
     states = wanted_states([value for name, value in query if name == "states"], switches)
     params = dict(query)
-    columns = (
-        [column for column in params.get("fields", "").split(",") if column]
-        if switches.fields_honoured
-        else []
-    )
+    fields = params.get("fields", "") if switches.fields_honoured else ""
+    columns = [column for column in fields.split(",") if column]
     order_field = params.get("orderField", "") if switches.order_honoured else ""
     order_type = params.get("orderType", "asc") if order_field else "asc"
     unknown = [name for name in (*columns, order_field) if name and name not in ROW]
@@ -54,16 +51,15 @@ def wanted_states(values: list[str], switches: Switches) -> frozenset[str]:
     :param values: the values of the parameter ``states``.
     :raises Refusal: if there is no state; and, depending on the switches, for several or unknown states.
     """
-    asked = [values] if switches.several_states == "repeated" else [value.split(",") for value in values]
-    names = [name.strip() for value in asked for name in value if name.strip()]
+    taken = values[:1] if switches.several_states == "comma" else values
+    asked = taken if switches.several_states == "repeated" else ",".join(taken).split(",")
+    names = [name.strip() for name in asked if name.strip()]
     if not names:
         raise Refusal(ResultCode.STATES_MISSING, "The parameter states is missing")
     if switches.several_states == "refuse" and len(names) > 1:
         raise Refusal(ResultCode.SEVERAL_STATES, "The parameter states takes one state")
     if switches.several_states == "first":
         names = names[:1]
-    elif switches.several_states == "comma":
-        names = [name.strip() for name in values[0].split(",") if name.strip()]
     if switches.unknown_state == "refuse" and (unknown := [name for name in names if name not in STATES]):
         raise Refusal(ResultCode.UNKNOWN_STATE, f"Unknown state {', '.join(unknown)}")
     return frozenset(names)

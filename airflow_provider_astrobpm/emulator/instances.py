@@ -7,13 +7,14 @@ until nothing is due. Other modules decide which actions a caller may take and h
 from __future__ import annotations
 
 import math
+from bisect import insort
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import msgspec
 
+if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.process_scripts import End, Process, ScriptedOutcome, Step
 
 
@@ -30,15 +31,14 @@ class HistoryEntry:
     bp_status: str
 
 
-@dataclass(frozen=True)
-class Distortion:
+class Distortion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The changes that the API makes to an instance when it shows it.
 
     :param fields: field name to the value that is sent instead of the real one.
     :param without: the names of omitted fields.
     """
 
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = {}
     without: tuple[str, ...] = ()
 
     def applied(self, shown: dict[str, Any]) -> dict[str, Any]:
@@ -82,12 +82,20 @@ class Instance:
     ended: float | None = None
     changed: float = 0.0
     history: list[HistoryEntry] = field(default_factory=list)
-    distortion: Distortion = Distortion()
+    distortion: Distortion = field(default_factory=Distortion)
     _step: Step | None = None
     _next: int = 0
     _due: float = math.inf
     _held_for: float = math.inf
     _accepted: list[tuple[float, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Enter the first step. If the script has no steps, its end is due."""
+        self.changed = self.started
+        if self.process.steps:
+            self._enter(0, self.started)
+        else:
+            self._due = self.started
 
     @property
     def outcomes(self) -> dict[str, ScriptedOutcome]:
@@ -105,29 +113,31 @@ class Instance:
         is_acted_on = self._accepted and self._accepted[0][0] <= self._due
         return not is_acted_on and self._next >= len(self.process.steps)
 
-    def begin(self) -> None:
-        """Enter the first step. If the script has no steps, its end is due."""
-        self.changed = self.started
-        if self.process.steps:
-            self._enter(0, self.started)
-        else:
-            self._due = self.started
-
     def advance(self) -> None:
         """Apply the one thing that is due next: a step that ran out, or an accepted action."""
         if self._accepted and self._accepted[0][0] <= self._due:
-            self._apply(*self._accepted.pop(0))
+            self.act(*self._accepted.pop(0))
         else:
             self._enter(self._next, self._due)
 
-    def accept(self, action: str, terminate_state: str, at: float) -> None:
+    def accept(self, at: float, action: str, terminate_state: str) -> None:
         """Accept an action. It takes effect when the instance is settled to ``at`` or later."""
-        self._accepted.append((at, action, terminate_state))
-        self._accepted.sort(key=itemgetter(0))
+        insort(self._accepted, (at, action, terminate_state), key=itemgetter(0))
 
-    def act(self, action: str, terminate_state: str, at: float) -> None:
+    def act(self, at: float, action: str, terminate_state: str) -> None:
         """Apply an action now. It changes nothing if the instance is in that state already."""
-        self._apply(at, action, terminate_state)
+        if self.closed or (action != "terminate" and self.suspended == (action == "suspend")):
+            return
+        if action == "terminate":
+            self.state = terminate_state
+            self._close(at)
+        elif action == "suspend":
+            self.suspended = True
+            self._held_for, self._due = self._due - at, math.inf
+        else:
+            self.suspended = False
+            self._due = at + self._held_for
+        self._note(at, {"suspend": "suspended", "resume": "resumed", "terminate": "terminated"}[action])
 
     def decide(self, outcome: ScriptedOutcome, person: str, variables: dict[str, Any], at: float) -> None:
         """Complete the task at which the instance waits.
@@ -163,20 +173,6 @@ class Instance:
     def break_(self, at: float) -> None:
         """End as ``Broken``."""
         self.move("broken", at, state="Broken", bp_status=None, closed=True)
-
-    def _apply(self, at: float, action: str, terminate_state: str) -> None:
-        if self.closed or (action != "terminate" and self.suspended == (action == "suspend")):
-            return
-        if action == "terminate":
-            self.state = terminate_state
-            self._close(at)
-        elif action == "suspend":
-            self.suspended = True
-            self._held_for, self._due = self._due - at, math.inf
-        else:
-            self.suspended = False
-            self._due = at + self._held_for
-        self._note(at, {"suspend": "suspended", "resume": "resumed", "terminate": "terminated"}[action])
 
     def _enter(self, position: int, at: float) -> None:
         if position >= len(self.process.steps):

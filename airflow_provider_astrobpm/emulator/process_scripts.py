@@ -100,11 +100,7 @@ class Process:
 
 
 def load_script(path: Path) -> list[Process]:
-    """Read the processes of a script file.
-
-    :raises ScriptError: if it is not a valid script.
-    :raises OSError: if it cannot be read.
-    """
+    """Read the processes of a script file, as ``parse_script`` does, or raise ``OSError``."""
     return parse_script(path.read_text(encoding="utf-8"), str(path))
 
 
@@ -178,15 +174,6 @@ class _Section:
             raise self.error(f"{key} must not be blank")
         return value
 
-    def required_text(self, key: str) -> str:
-        value = self.text(key)
-        if value is None:
-            raise self.error(f"{key} is missing")
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        return bool(self.take(key, (bool,), default, "true or false"))
-
     def list(self, key: str) -> list[Any]:
         return list(self.take(key, (list,), [], "a list"))
 
@@ -197,8 +184,8 @@ class _Section:
                 raise self.error(f"{key} must have text as keys, not {name!r} (quote it)")
         return value
 
-    def state(self, key: str = "state") -> str | None:
-        value = self.text(key)
+    def state(self) -> str | None:
+        value = self.text("state")
         if value is not None and value not in STATES:
             raise self.error(f"unknown state {value!r}; known are {', '.join(STATES)}")
         return value
@@ -211,7 +198,9 @@ class _Section:
 
 def _process(item: object, where: str) -> Process:
     section = _Section(item, where)
-    name = section.required_text("name")
+    name = section.text("name")
+    if name is None:
+        raise section.error("name is missing")
     version = section.text("version") or "1.0.0"
     section.where = where = f"{where.rpartition(': ')[0]}: process {name!r} version {version}"
     variables = section.mapping("variables")
@@ -230,7 +219,7 @@ def _process(item: object, where: str) -> Process:
     process = Process(
         name=name,
         version=version,
-        active=section.flag("active", True),
+        active=section.take("active", (bool,), True, "true or false"),
         label=section.text("label") or name,
         description=section.text("description") or "",
         variables=variables,

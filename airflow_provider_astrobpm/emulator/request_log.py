@@ -43,14 +43,11 @@ class RecordedRequest:
 
 
 class RequestLog:
-    """Count and log requests to the API. Requests to the control API are not included.
+    """Count the requests to the API, and log the latest thousand. Requests to the control API are not included."""
 
-    :param keep: how many requests the log keeps.
-    """
-
-    def __init__(self, keep: int = 1000) -> None:
+    def __init__(self) -> None:
         self._counts: Counter[RequestKind] = Counter()
-        self.log: deque[RecordedRequest] = deque(maxlen=keep)
+        self.log: deque[RecordedRequest] = deque(maxlen=1000)
         self._number = 0
 
     @property

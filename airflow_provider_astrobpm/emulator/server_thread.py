@@ -6,7 +6,8 @@ import asyncio
 import json
 import threading
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -17,7 +18,7 @@ from airflow_provider_astrobpm.emulator.web_app import make_app
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from typing_extensions import Self
 
@@ -57,17 +58,11 @@ def connection_json(
 
     :param instance_url: the address of an instance's page, to which tasks link; by default tasks have no link.
     """
-    connection: dict[str, object] = {
-        "conn_type": "astro_zero",
-        "host": host,
-        "port": port,
-        "schema": schema,
-        "login": settings.client_id,
-        "password": settings.client_secret,
-    }
+    address: dict[str, object] = {"host": host, "port": port, "schema": schema}
     if settings.base_path:
-        connection |= {"host": f"{schema}://{host}:{port}{settings.base_path}"}
-        del connection["port"], connection["schema"]
+        address = {"host": f"{schema}://{host}:{port}{settings.base_path}"}
+    credentials = {"login": settings.client_id, "password": settings.client_secret}
+    connection: dict[str, object] = {"conn_type": "astro_zero", **address, **credentials}
     if instance_url is not None:
         connection["extra"] = {"instance_url": instance_url}
     return json.dumps(connection)
@@ -95,7 +90,7 @@ class EmulatorServer:
         self._emulator = Emulator(self.settings)
         self._control_port = 0
         self._thread: threading.Thread | None = None
-        self._stop: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._stop: Callable[[], object] | None = None
 
     @property
     def url(self) -> str:
@@ -134,8 +129,7 @@ class EmulatorServer:
         if self._thread is None:
             return
         if self._stop is not None:
-            loop, stop = self._stop
-            loop.call_soon_threadsafe(stop.set)
+            self._stop()
         self._thread.join(_STOP_TIMEOUT_SECONDS)
         if self._thread.is_alive():
             raise RuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT_SECONDS:g} s")
@@ -171,15 +165,16 @@ class EmulatorServer:
 
     async def _serve(self, ready: Future[None]) -> None:
         stop = asyncio.Event()
-        async with listening(self._emulator, port=self.port, ssl_context=self._ssl_context) as self.port:
+        async with AsyncExitStack() as stack:
+            self.port = await stack.enter_async_context(
+                listening(self._emulator, port=self.port, ssl_context=self._ssl_context)
+            )
             if self._ssl_context is None:
                 self._control_port = self.port
-                await self._until(stop, ready)
             else:
-                async with listening(self._emulator, port=self._control_port) as self._control_port:
-                    await self._until(stop, ready)
-
-    async def _until(self, stop: asyncio.Event, ready: Future[None]) -> None:
-        self._stop = (asyncio.get_running_loop(), stop)
-        ready.set_result(None)
-        await stop.wait()
+                self._control_port = await stack.enter_async_context(
+                    listening(self._emulator, port=self._control_port)
+                )
+            self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
+            ready.set_result(None)
+            await stop.wait()

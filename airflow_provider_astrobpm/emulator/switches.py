@@ -184,54 +184,51 @@ def describe_switches() -> str:
     )
 
 
-def _type_of(name: str) -> Any:
+def _words(name: str) -> dict[str, object]:
+    """Return the positions of a switch that are no numbers, by their text."""
     if name not in _TYPES:
         raise SwitchError(f"unknown switch {name!r}; known are {', '.join(_TYPES)}")
-    return _TYPES[name]
+    kind = _TYPES[name]
+    if get_origin(kind) is Literal:
+        return {str(choice): choice for choice in get_args(kind)}
+    if kind is bool:
+        return {"true": True, "false": False}
+    return {"none": None} if NoneType in get_args(kind) else {}
+
+
+def _number(name: str) -> type[int | float] | None:
+    """Return the type of the positions of a switch that are numbers; ``None`` if none is."""
+    kinds = get_args(_TYPES[name]) or (_TYPES[name],)
+    return next((kind for kind in (int, float) if kind in kinds), None)
 
 
 def _checked(name: str, value: object) -> object:
-    kind = _type_of(name)
-    if kind is float and type(value) is int:
+    words, number, limits = _words(name), _number(name), _FIELDS[name].metadata
+    if number is float and type(value) is int:
         value = float(value)
-    if not _fits(kind, value, _FIELDS[name].metadata):
-        raise SwitchError(f"switch {name} has no position {value!r}; it has {_positions(name)}")
-    return value
-
-
-def _fits(kind: Any, value: Any, limits: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
-    if type(value) not in (get_args(kind) or (kind,)):
-        return False
-    return isinstance(value, (bool, NoneType)) or limits["at_least"] <= value <= limits["at_most"]
+    is_word = any(value == each and type(value) is type(each) for each in words.values())
+    if is_word or (type(value) is number and limits["at_least"] <= value <= limits["at_most"]):
+        return value
+    raise SwitchError(f"switch {name} has no position {value!r}; it has {_positions(name)}")
 
 
 def _read(name: str, text: str) -> object:
     """Parse a position. Invalid text is returned unchanged, so that the error can quote it."""
-    kind = _type_of(name)
-    if get_origin(kind) is Literal:
-        return next((choice for choice in get_args(kind) if str(choice) == text), text)
-    if kind is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    if NoneType in get_args(kind) and text.lower() == "none":
-        return None
+    for word, position in _words(name).items():
+        if text == word or (text.lower() == word and isinstance(position, (bool, NoneType))):
+            return position
     try:
-        return float(text) if kind is float else int(text)
+        return number(text) if (number := _number(name)) else text
     except ValueError:
         return text
 
 
 def _positions(name: str) -> str:
-    kind = _TYPES[name]
-    if get_origin(kind) is Literal:
-        return " | ".join(map(str, get_args(kind)))
-    if kind is bool:
-        return "true | false"
-    limits = _FIELDS[name].metadata
+    number, limits = _number(name), _FIELDS[name].metadata
     most = "" if limits["at_most"] == math.inf else f" and at most {limits['at_most']:g}"
-    number = f"{'a number' if kind is float else 'an integer'} of at least {limits['at_least']:g}{most}"
-    return f"none | {number}" if NoneType in get_args(kind) else number
+    what = "a number" if number is float else "an integer"
+    numbers = [f"{what} of at least {limits['at_least']:g}{most}"] if number else []
+    return " | ".join([*_words(name), *numbers])
 
 
 def _shown(value: object) -> str:

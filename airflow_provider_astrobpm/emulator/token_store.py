@@ -1,19 +1,13 @@
-"""Access tokens and their CSRF tokens: they are random, expire by the clock, and can be revoked."""
+"""Access tokens, which are random, expire by the clock and can be revoked, and the CSRF token of each."""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@dataclass(frozen=True)
-class _Issued:
-    expires: float
-    csrf: str
 
 
 class TokenStore:
@@ -26,32 +20,26 @@ class TokenStore:
     def __init__(self, clock: Callable[[], float], lifetime: int) -> None:
         self._clock = clock
         self.lifetime = lifetime
-        self._issued: dict[str, _Issued] = {}
+        self._expiry: dict[str, float] = {}
 
-    def issue(self, *, concurrent: bool = True) -> str:
-        """Return a new token.
-
-        :param concurrent: whether older tokens stay valid.
-        """
+    def issue(self, *, concurrent: bool) -> str:
+        """Return a new token. Older tokens stay valid only if ``concurrent`` is true."""
         now = self._clock()
-        self._issued = {
-            token: entry for token, entry in self._issued.items() if concurrent and entry.expires > now
-        }
+        self._expiry = {token: end for token, end in self._expiry.items() if concurrent and end > now}
         token = secrets.token_urlsafe(32)
-        self._issued[token] = _Issued(now + self.lifetime, secrets.token_urlsafe(16))
+        self._expiry[token] = now + self.lifetime
         return token
 
-    def is_valid(self, token: str | None) -> bool:
+    def is_valid(self, token: str) -> bool:
         """Return whether a token is valid."""
-        entry = self._issued.get(token or "")
-        return entry is not None and entry.expires > self._clock()
+        return self._expiry.get(token, 0.0) > self._clock()
 
     def csrf_of(self, token: str) -> str:
-        """Return the CSRF token that belongs to a valid token."""
-        return self._issued[token].csrf
+        """Return the CSRF token that belongs to a token."""
+        return hashlib.sha256(token.encode()).hexdigest()
 
     def revoke_all(self) -> int:
         """Invalidate every token, and return how many were valid."""
-        valid = sum(map(self.is_valid, self._issued))
-        self._issued.clear()
+        valid = sum(map(self.is_valid, self._expiry))
+        self._expiry.clear()
         return valid

@@ -48,15 +48,13 @@ def _served(emulator: Emulator, route: api_routes.ApiRoute) -> HttpHandler:
             return _http_response(
                 wire_format.enveloped(ResultCode.FOREIGN_HOST, refused, status=_MISDIRECTED)
             )
-        body = await request.read()
-        path, _, query = request.raw_path.partition("?")
-        entry = emulator.request_log.note(emulator.clock(), route.kind, request.method, path, query)
+        call, path = await _received(request), request.raw_path.partition("?")[0]
+        entry = emulator.request_log.note(emulator.clock(), route.kind, call.method, path, call.query)
         if emulator.outage == "cut":
             return _cut(request)
         if emulator.outage == "503":
             entry.status = 503
             return _http_response(wire_format.html(503, "Service Unavailable"))
-        call = api_routes.ApiCall(request.method, query, request.headers, body, request.match_info)
 
         def work() -> wire_format.ApiResponse:
             response = api_routes.perform(emulator, route, call)
@@ -74,6 +72,11 @@ def _served(emulator: Emulator, route: api_routes.ApiRoute) -> HttpHandler:
         return _http_response(response)
 
     return handle
+
+
+async def _received(request: web.Request) -> api_routes.ApiCall:
+    query, instance_id = request.raw_path.partition("?")[2], request.match_info.get("id", "")
+    return api_routes.ApiCall(request.method, query, request.headers, await request.read(), instance_id)
 
 
 async def _faulty(
@@ -127,10 +130,7 @@ def _controlled(emulator: Emulator, command: control_api.ControlCommand) -> Http
         refused = refused_command(request.method, request.headers, emulator.settings.allowed_hosts)
         if refused is not None:
             return web.json_response({"error": refused}, status=403)
-        order = control_api.ControlRequest(
-            dict(request.match_info), dict(request.query), await request.read()
-        )
-        status, result = control_api.handle_command(emulator, command, order)
+        status, result = control_api.handle_command(emulator, command, await _received(request))
         emulator.notify_listeners()
         return web.Response(status=status, body=msgspec.json.encode(result), content_type="application/json")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import json
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     Column = Callable[[Instance, Engine], Any]
 
 NO_RESULT = object()
-_PADDED_KEY_CHARACTERS = 80
 _HTML = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 
 
@@ -68,10 +66,10 @@ def enveloped(
     return ApiResponse(status, encoded(envelope), detail=detail)
 
 
-def listed(message: str, rows: list[dict[str, Any]], switches: Switches) -> ApiResponse:
+def listed(rows: list[dict[str, Any]], switches: Switches) -> ApiResponse:
     """Return a response with the rows of a query."""
     forms = {"array": [], "null": None, "absent": NO_RESULT, "object": {}, "text": ""}
-    return enveloped(ResultCode.SUCCESS, message, rows or forms[switches.empty_list])
+    return enveloped(ResultCode.SUCCESS, switches.success_message, rows or forms[switches.empty_list])
 
 
 def as_switched(response: ApiResponse, switches: Switches) -> ApiResponse:
@@ -126,17 +124,14 @@ def action_object(instance: Instance, engine: Engine) -> dict[str, Any]:
 
 def shown_key(key: str, form: str) -> str:
     """Return a business key as the switch ``key_form`` shows it."""
-    match form.partition("_"):
-        case "cut", _, length:
-            return key[: int(length)]
-        case "upper", *_:
-            return key.upper()
-        case "padded", *_:
-            return key.ljust(_PADDED_KEY_CHARACTERS)
-        case "prefixed", *_:
-            return f"ASTRO:{key}"
-        case _:
-            return key
+    return {
+        "as_sent": key,
+        "cut_50": key[:50],
+        "cut_20": key[:20],
+        "upper": key.upper(),
+        "padded": key.ljust(80),
+        "prefixed": f"ASTRO:{key}",
+    }[form]
 
 
 def shown_time(moment: float | None, switches: Switches) -> str:
@@ -171,45 +166,43 @@ def _date(name: str) -> Column:
     return lambda instance, engine: _stamp(getattr(instance, name), engine.switches)
 
 
-def _user(prefix: str, user: Callable[[Instance], str]) -> dict[str, Column]:
+def _user(prefix: str) -> dict[str, Column]:
     return {
-        prefix: lambda instance, _: f"10gd{user(instance):0>16.16}",
-        f"{prefix}.name": lambda instance, _: user(instance),
+        prefix: lambda instance, _: f"10gd{instance.created_by:0>16.16}",
+        f"{prefix}.name": lambda instance, _: instance.created_by,
         f"{prefix}.__objectType": lambda *_: "User",
     }
 
 
-ROW: Mapping[str, Column] = MappingProxyType(
-    {
-        "id": lambda instance, _: instance.id,
-        "name": lambda instance, _: instance.process.name,
-        "version": lambda instance, _: instance.process.version,
-        "label": _label,
-        "title": lambda instance, _: instance.title,
-        "type": lambda *_: "BP",
-        "state": lambda instance, engine: engine.shown_state(instance),
-        "suspended": lambda instance, engine: engine.shown_suspended(instance),
-        "bpStage": lambda *_: "",
-        "bpStatus": lambda instance, _: instance.bp_status,
-        "bpStep": lambda instance, _: instance.bp_step,
-        "curElement": lambda instance, _: instance.element,
-        "description": lambda instance, _: instance.process.description,
-        "businessKey": lambda instance, engine: (
-            shown_key(instance.business_key, engine.switches.key_form)
-            if engine.switches.business_keys_in_rows
-            else instance.id
-        ),
-        "urgency": lambda *_: 0,
-        "startTime": _time("started"),
-        "endTime": _time("ended"),
-        "createdDate": _date("started"),
-        "lastModifiedDate": _date("changed"),
-        "lastHandler": lambda *_: None,
-        **_user("createdBy", lambda instance: instance.created_by),
-        **_user("lastModifiedBy", lambda instance: instance.created_by),
-        **_user("owner", lambda instance: instance.created_by),
-    }
-)
+ROW: Mapping[str, Column] = {
+    "id": lambda instance, _: instance.id,
+    "name": lambda instance, _: instance.process.name,
+    "version": lambda instance, _: instance.process.version,
+    "label": _label,
+    "title": lambda instance, _: instance.title,
+    "type": lambda *_: "BP",
+    "state": lambda instance, engine: engine.shown_state(instance),
+    "suspended": lambda instance, engine: engine.shown_suspended(instance),
+    "bpStage": lambda *_: "",
+    "bpStatus": lambda instance, _: instance.bp_status,
+    "bpStep": lambda instance, _: instance.bp_step,
+    "curElement": lambda instance, _: instance.element,
+    "description": lambda instance, _: instance.process.description,
+    "businessKey": lambda instance, engine: (
+        shown_key(instance.business_key, engine.switches.key_form)
+        if engine.switches.business_keys_in_rows
+        else instance.id
+    ),
+    "urgency": lambda *_: 0,
+    "startTime": _time("started"),
+    "endTime": _time("ended"),
+    "createdDate": _date("started"),
+    "lastModifiedDate": _date("changed"),
+    "lastHandler": lambda *_: None,
+    **_user("createdBy"),
+    **_user("lastModifiedBy"),
+    **_user("owner"),
+}
 
 
 def row(instance: Instance, engine: Engine, columns: Mapping[str, Column] = ROW) -> dict[str, Any]:

@@ -195,16 +195,15 @@ class AstroZeroHook(BaseHook):
                 seconds.get("younger_than"),
                 timezone=self.settings.timezone,
                 connection=self.astro_zero_conn_id,
-            )
-            if seconds
-            else None,
+            ),
             now=self.client.clock(),
         )
         listed = self.client.run(
             listing.instances(
                 states,
                 wanted=wanted,
-                order=listing.SortOrder(order_field, order_type),
+                order_field=order_field,
+                order_type=order_type,
                 endpoint=search.traits_of_endpoint(self.settings.base_url),
             )
         )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # token first, so one attempt can take four times as long.
 GIVE_UP_SECONDS = 3.0  # to connect, and between two attempts, at most
 MAX_ATTEMPTS = 2
+OPTIONAL_TEMPLATES = ("version", "variables", "business_key", "title")
 
 
 class AstroZeroStartBpmNotifier(BaseNotifier):
@@ -54,14 +55,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
     :param context: the context; Airflow passes it for a missed deadline.
     """
 
-    template_fields: Sequence[str] = (
-        "astro_zero_conn_id",
-        "bpm_name",
-        "version",
-        "variables",
-        "business_key",
-        "title",
-    )
+    template_fields: Sequence[str] = ("astro_zero_conn_id", "bpm_name", *OPTIONAL_TEMPLATES)
 
     def __init__(
         self,
@@ -84,9 +78,7 @@ class AstroZeroStartBpmNotifier(BaseNotifier):
         self.astro_zero_conn_id = astro_zero_conn_id
         if context is not None:
             self.context = context
-        self._provided_args = validation.provided_arguments(
-            self, ("version", "variables", "business_key", "title")
-        )
+        self._provided_args = validation.provided_arguments(self, OPTIONAL_TEMPLATES)
 
     def __call__(self, *arguments: Any) -> None:
         """Report an incident. Render the templates on a copy, because one notifier serves many incidents."""

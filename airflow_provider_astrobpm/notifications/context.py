@@ -20,7 +20,6 @@ from airflow_provider_astrobpm.starting.incident import IncidentKey
 def incident_key(context: Mapping[str, Any]) -> IncidentKey:
     """Return the incident of a callback.
 
-    :param context: the context of a callback.
     :raises ValueError: if the context does not name the DAG run.
     """
     run, ti, deadline = (context.get(name) for name in ("dag_run", "ti", "deadline"))
@@ -46,10 +45,7 @@ def incident_key(context: Mapping[str, Any]) -> IncidentKey:
 
 
 def incident_title(context: Mapping[str, Any]) -> str | None:
-    """Return the title of the incident, or ``None`` if the context does not name the DAG run.
-
-    :param context: the context of a callback.
-    """
+    """Return the title of the incident, or ``None`` if the context does not name the DAG run."""
     try:
         return incident_key(context).title()
     except (ValueError, AttributeError):

@@ -85,9 +85,6 @@ def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
 
     Every mapped task has a region, in a loop or not. Outside of a loop its map index identifies the task, and a clear may give
     it another region, so the region is ignored there.
-
-    :param task_instance: the task instance.
-    :param context: the context of the task, or of a callback about it.
     """
     region = Region.of(task_instance)
     if region is None or context.get("loop") is not None:
@@ -102,10 +99,8 @@ def region_of(task_instance: Any, context: Mapping[str, Any]) -> Region | None:
 
 
 def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
-    """Return the beginning of a business key: as many of the words as fit, and a hash.
+    """Return the beginning of a business key: as many of the words as fit, and a hash of the identity.
 
-    :param words: the readable part.
-    :param identity: what the hash is made from.
     :param suffix: characters reserved for the end of the key.
     """
     readable = re.sub(r"[^A-Za-z0-9_.-]", "_", words)
@@ -114,12 +109,7 @@ def key_prefix(words: str, identity: Sequence[object], *, suffix: int) -> str:
 
 
 def title(words: str, more: str, run_id: str) -> str:
-    """Return a title in which long names are cut off, because the length limit of titles is undocumented.
-
-    :param words: the subject; cut off first.
-    :param more: what must stay readable in any case.
-    :param run_id: the run of the DAG.
-    """
+    """Return a title in which long words are cut off, and ``more`` never, because the length limit of titles is undocumented."""
     end = f"{more} (run {_cut(run_id, MAX_TITLE_LENGTH // 2)})"
     return f"{_cut(words, MAX_TITLE_LENGTH - len(end))}{end}"
 
@@ -165,17 +155,11 @@ class TaskIdentity:
         return key_prefix(words, identity, suffix=suffix)
 
     def key(self, generation: int, launch: int = 1) -> str:
-        """Return a business key, at most 64 characters.
-
-        :param generation: the number of the first try since the task was last cleared.
-        :param launch: which start of this generation it is; more than 1 only after an instance has failed.
-        """
+        """Return a business key, at most 64 characters, of the first or a later start of a generation."""
         return f"{self.prefix}{generation}" + (f".{launch}" if launch > 1 else "")
 
     def title(self, number: int | None = None) -> str:
         """Return a title for people's to-do lists, at most 128 characters: ``orders.approve (run scheduled__2026-11-24)``.
-
-        How long a title may be is undocumented.
 
         :param number: the place of the launch, if it belongs to a batch.
         """
@@ -200,10 +184,7 @@ class TaskIdentity:
         return f"{self.batch_prefix}{key.generation}-{key.number}-{key.digest}{again}"
 
     def read_batch(self, key: str | None) -> BatchKey | None:
-        """Return the parts of a business key, or ``None`` if it is not of a launch in this task's batch.
-
-        The key is recognised even with a different case, with padding, or behind a prefix.
-        """
+        """Return the parts of a business key, or ``None`` if it is not of a launch in this task's batch, as ``read`` does."""
         parts = self._numbers_in(key, self.batch_prefix, r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?")
         return BatchKey(int(parts[1]), int(parts[2]), parts[3].lower(), int(parts[4] or 1)) if parts else None
 

@@ -29,7 +29,7 @@ from airflow_provider_astrobpm.starting.try_record import TryRecord
 from airflow_provider_astrobpm.starting.try_request import TryRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_form import KeyForm
@@ -56,8 +56,7 @@ class StartRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
 class StartRequest(TryRequest[StartRecord]):
     """Describes the one instance that a try of a task wants to start.
 
-    :param start: the operation that starts it, with a business key.
-    :param bpm_name: the BPM's name.
+    :param start: returns the operation that starts it with a business key.
     :param if_open_instance_exists: what to do if an open instance has the custom key.
     """
 
@@ -101,14 +100,9 @@ class StartRequest(TryRequest[StartRecord]):
         )
 
     def known(self, record: StartRecord) -> KnownIdentity:
-        """Return what is known about the instance in a record, apart from its id.
-
-        :param record: a record that names an instance.
-        """
+        """Return what is known about the instance that a record names, apart from its id."""
         if self.business_key is not None:
-            return (
-                KnownIdentity()
-            )  # the key may have been rendered differently for the try that started the instance
+            return KnownIdentity()  # the try that started the instance may have rendered another key
         key = self.identity.key(record.generation, record.launch)
         if record.key_example is None:
             return KnownIdentity(business_key=key)
@@ -158,7 +152,12 @@ def classify(
         places = {one.id: request.place(record, matches, one, generations[one.id]) for one in everything}
         current = [one for one in everything if places[one.id] is not Placement.BEFORE]
         mine = [one for one in current if one.name == request.bpm_name]
-        own = tuple(one for one in mine if _is_own(one, generations[one.id], request))
+        own = tuple(
+            one
+            for one in mine
+            if generations[one.id] == request.generation
+            or not (request.generation_is_certain or one.is_closed)
+        )
         if not request.may_have_sent(record):
             own = ()  # an instance with this generation's key was started by a deleted run
         older = tuple(one for one in mine if one not in own and not one.is_closed)
@@ -200,12 +199,6 @@ def classify(
     return ExistingInstances(own, older, others, doubt, ids)
 
 
-def _is_own(instance: BpmInstance, generation: int, request: StartRequest) -> bool:
-    if generation == request.generation:
-        return True
-    return not request.generation_is_certain and not instance.is_closed
-
-
 def decide(request: StartRequest, record: StartRecord | None, found: ExistingInstances) -> StartDecision:
     """Decide what a try does, by the common table. Everything open of older generations is terminated before a start."""
     own_record = request.own(record)
@@ -226,32 +219,22 @@ def decide(request: StartRequest, record: StartRecord | None, found: ExistingIns
     if not isinstance(made, StartInstance):
         return made
     # An earlier start without an instance may still take effect late. The same key then shows which task it belongs to.
-    launch = max([last, *_launch_numbers(request, found.own)]) + 1 if found.own else last
+    numbers = filter(None, (request.identity.read(one.business_key) for one in found.own))
+    launch = max([last, *(launch for _, launch in numbers)]) + 1 if found.own else last
     was_searched = request.if_open_instance_exists != "start"
-    if was_searched and len(found.match_ids) > MAX_PREEXISTING_IDS:
-        return RefuseStart(
-            _too_many_matches_error(len(found.match_ids), request.key(launch)), asks_person=False
+    if was_searched and (matches := len(found.match_ids)) > MAX_PREEXISTING_IDS:
+        error = AmbiguousStartError(
+            f"{matches} instances have its business key, too many to recognise later which one this task has started",
+            request.key(launch),
+            'Choose a business_key that fewer instances have, or if_open_instance_exists="start".',
         )
+        return RefuseStart(error, asks_person=False)
     return replace(
         made,
         key=request.key(launch),
         launch=launch,
         terminate=found.older,
         preexisting_ids=found.match_ids if was_searched else None,
-    )
-
-
-def _launch_numbers(request: StartRequest, instances: Iterable[BpmInstance]) -> list[int]:
-    read = [request.identity.read(one.business_key) for one in instances]
-    return [numbers[1] for numbers in read if numbers]
-
-
-def _too_many_matches_error(matches: int, key: str) -> AmbiguousStartError:
-    """Return the error for a business key that more instances have than a record can hold."""
-    return AmbiguousStartError(
-        f"{matches} instances have its business key, too many to recognise later which one this task has started",
-        key,
-        'Choose a business_key that fewer instances have, or if_open_instance_exists="start".',
     )
 
 

@@ -68,11 +68,9 @@ class AdoptInstance:
 class StartInstance:
     """Decision to start an instance.
 
-    :param key: its business key.
     :param launch: the number of this start within the generation.
     :param terminate: open instances to terminate first.
     :param preexisting_ids: the ids of preexisting instances with the custom key; ``None`` if they were not searched for.
-    :param warning: a warning to log.
     """
 
     key: str
@@ -86,7 +84,6 @@ class StartInstance:
 class RefuseStart:
     """Decision to fail and start nothing.
 
-    :param error: the error to raise.
     :param asks_person: whether the error asks a person to search for the instance before clearing the task.
     """
 
@@ -101,7 +98,6 @@ StartDecision = AdoptInstance | StartInstance | RefuseStart
 class StartSubject:
     """What is decided about: the start of a task, or one launch of its batch.
 
-    :param bpm_name: the BPM's name.
     :param key: the business key of the next start.
     :param launch: the launch's place in its batch, in words; ``None`` for the one start of a task.
     """
@@ -111,7 +107,7 @@ class StartSubject:
     launch: str | None = None
 
     def refuse(self, doubt: str, instance: BpmInstance | None = None) -> RefuseStart:
-        """Refuse because of a doubt, which may concern an instance."""
+        """Return the refusal because of a doubt, which may concern an instance."""
         return RefuseStart(AmbiguousStartError(doubt, (instance and instance.business_key) or self.key))
 
     def ambiguous_owner_error(

@@ -21,7 +21,10 @@ While the generation is uncertain, nothing is terminated, and an instance of any
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.starting.try_record import TryRecord
 
 
 class Generation(NamedTuple):
@@ -35,28 +38,13 @@ class Generation(NamedTuple):
     is_certain: bool = True
 
 
-class RecordedTries(NamedTuple):
-    """The part of an earlier try's record that identifies its generation.
-
-    :param generation: the generation of that try.
-    :param max_tries: Airflow's ``max_tries`` at that time; ``None`` if an older version of this provider wrote the record.
-    :param is_certain: whether the generation was certain, or something has been started or adopted since.
-    """
-
-    generation: int
-    max_tries: int | None = None
-    is_certain: bool = True
-
-
 def generation_of(  # noqa: PLR0911 - the table's rows
-    *, try_number: int, max_tries: int, retries: int, recorded: RecordedTries | None = None
+    recorded: TryRecord | None, *, try_number: int, max_tries: int, retries: int
 ) -> Generation:
     """Return the generation of a try, by the table above.
 
-    :param try_number: the number of this try.
-    :param max_tries: Airflow's ``max_tries`` of the task instance.
-    :param retries: the retries that the DAG gives the task now.
     :param recorded: what an earlier try has recorded, if any.
+    :param retries: the retries that the DAG gives the task now.
     """
     computed = max_tries - retries + 1
     if recorded is None and try_number <= 1:
@@ -67,7 +55,7 @@ def generation_of(  # noqa: PLR0911 - the table's rows
     if recorded.max_tries == max_tries:
         # If ``retries`` was lowered by as many as tries were made, a clear leaves ``max_tries`` as it was.
         looks_cleared = recorded.generation < computed <= try_number
-        return Generation(recorded.generation, is_certain=recorded.is_certain and not looks_cleared)
+        return Generation(recorded.generation, is_certain=not (recorded.is_unclear or looks_cleared))
     if recorded.max_tries is None:
         if recorded.generation <= computed <= try_number:
             return Generation(computed)

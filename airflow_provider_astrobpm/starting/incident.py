@@ -41,13 +41,9 @@ _SUFFIX = 6  # characters reserved for the number
 
 @dataclass(frozen=True, kw_only=True)
 class IncidentKey:
-    """Identifies an incident of a task, of a DAG run, or of a deadline of a run.
+    """Identifies an incident of a task, of a DAG run, or of a deadline of a run. See also ``TaskIdentity``.
 
-    :param dag_id: the DAG.
-    :param run_id: the run of the DAG.
     :param task_id: the task; ``None`` for an incident of the run.
-    :param map_index: the index of a mapped task; -1 for one that is not mapped.
-    :param region: where a task of a loop runs; ``None`` outside of loops.
     :param deadline_id: the deadline that was missed; ``None`` for any other incident.
     :param number: distinguishes incidents of the same task or run: the try of the task, or how often the run was cleared.
     :param since: the earliest time at which it can have happened, in seconds since the epoch, if known.
@@ -120,13 +116,8 @@ def report_incident(
     incident.
 
     :param start: the operation that starts the process.
-    :param bpm_name: the BPM's name.
-    :param business_key: the business key of the process.
     :param since: the earliest time at which the incident can have happened, in seconds since the epoch, if known.
     :param grace: seconds after which a started instance certainly shows in the lists.
-    :param clock: returns the time, in seconds since the epoch.
-    :param log: receives notes for the task log.
-    :param meter: counts the start.
     :raises AmbiguousStartError: if it is unknown whether the process was started.
     :raises CallError: if a call failed, and nothing was started.
     """

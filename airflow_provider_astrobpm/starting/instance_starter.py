@@ -15,6 +15,7 @@ A server probably refuses before it acts, but this is undocumented. So the recor
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,36 +56,24 @@ class StartResult(NamedTuple):
     record: StartRecord
 
 
+@dataclass(frozen=True)
 class InstanceStarter:
     """Starts or adopts the one instance of a task.
 
-    :param request: what to start.
     :param find: a flow that finds an instance by its id.
     :param remember: stores a record durably, so that later tries have it even if this process dies right after.
-    :param log: receives notes for the task log.
     :param clock: returns the time, in seconds since the epoch.
     :param endpoint: what this process has learnt about the environment.
-    :param meter: counts starts and adoptions.
     """
 
-    def __init__(
-        self,
-        request: StartRequest,
-        *,
-        find: Callable[[str], Flow[BpmInstance]],
-        remember: Callable[[StartRecord], None],
-        log: Callable[[LogNote], None],
-        clock: Callable[[], float],
-        endpoint: EndpointTraits | None = None,
-        meter: Meter = NULL_METER,
-    ) -> None:
-        self._request = request
-        self._find = find
-        self._remember = remember
-        self._log = log
-        self._clock = clock
-        self._endpoint = endpoint or EndpointTraits()
-        self._meter = meter
+    request: StartRequest
+    _: KW_ONLY
+    find: Callable[[str], Flow[BpmInstance]]
+    remember: Callable[[StartRecord], None]
+    log: Callable[[LogNote], None]
+    clock: Callable[[], float]
+    endpoint: EndpointTraits = field(default_factory=EndpointTraits)
+    meter: Meter = NULL_METER
 
     def launch(self, record: StartRecord | None) -> Flow[StartResult]:
         """Start the instance, or adopt the one that an earlier try has started.
@@ -95,29 +84,30 @@ class InstanceStarter:
         :raises CallError: if a call failed, and this try has probably started nothing.
         """
         if record is not None:
-            self._endpoint.key_example = self._endpoint.key_example or record.key_example
-        yield from _pause(try_request.lookup_delay(self._request, record, self._clock()))
+            self.endpoint.key_example = self.endpoint.key_example or record.key_example
+        if (pause := try_request.lookup_delay(self.request, record, self.clock())) > 0:
+            yield Sleep(pause)
         decided = yield from self._decision(record)
         if isinstance(decided, RefuseStart):
             if decided.asks_person:
-                self._remember(self._request.record_person_asked(record, StartRecord))
+                self.remember(self.request.record_person_asked(record, StartRecord))
             raise decided.error
         if isinstance(decided, AdoptInstance):
             return self._adopt(record, decided)
         if decided.warning:
-            self._log(LogNote(decided.warning, warning=True))
+            self.log(LogNote(decided.warning, warning=True))
         for instance in decided.terminate:
             yield from self._terminate(instance)
         return (yield from self._start(decided))
 
     def _decision(self, record: StartRecord | None) -> Flow[StartDecision]:
         """Search, and decide."""
-        request = self._request
+        request = self.request
         lookup = try_request.choose_lookup(request, record)
         found: ExistingInstances | RefuseStart = ExistingInstances()
         try:
             if lookup is LookupMethod.KEY:
-                matches = request.new_matches(self._endpoint.key_form, self._clock)
+                matches = request.new_matches(self.endpoint.key_form, self.clock)
                 is_enough = partial(decision.is_enough, request, record)
                 yield from key_search.find_matches(matches, is_enough=is_enough)
                 found = decision.classify(request, record, matches)
@@ -134,43 +124,43 @@ class InstanceStarter:
         self, record: StartRecord, instance_id: str
     ) -> Flow[ExistingInstances | RefuseStart]:
         """Find the instance of a record by its id."""
-        own = self._request.own(record) is not None
+        own = self.request.own(record) is not None
         try:
             try:
-                instance = yield from self._find(instance_id)
+                instance = yield from self.find(instance_id)
             except InstanceNotFoundError:
-                if (pause := try_request.seconds_until_visible(self._request, record, self._clock())) <= 0:
+                if (pause := try_request.seconds_until_visible(self.request, record, self.clock())) <= 0:
                     raise
                 yield Sleep(pause)
-                instance = yield from self._find(instance_id)
+                instance = yield from self.find(instance_id)
         except InstanceNotFoundError:
             # A failed wait has promised that a clear resumes it. The instance may be hidden, so a person has to decide.
             if own or (record.left_open and not record.told):
                 return RefuseStart(
-                    decision.missing_instance_error(instance_id, self._request.key(record.launch))
+                    decision.missing_instance_error(instance_id, self.request.key(record.launch))
                 )
             return ExistingInstances()
         except UnexpectedAnswerError as error:
             if not error.is_malformed:
                 raise
             return ExistingInstances(doubt=error.problem)
-        if not self._request.matches_record(record, instance):
-            known = self._request.known(record)
+        if not self.request.matches_record(record, instance):
+            known = self.request.known(record)
             if own:
                 return RefuseStart(
-                    decision.replaced_instance_error(instance, known, self._request.key(record.launch))
+                    decision.replaced_instance_error(instance, known, self.request.key(record.launch))
                 )
             words = f"Left as it is, because the task had started another one, {known}: {instance}"
-            self._log(LogNote(words, warning=True))
+            self.log(LogNote(words, warning=True))
             return ExistingInstances()
         if instance.is_closed and (not own or record.launch == 0):
             return ExistingInstances()
         return ExistingInstances((instance,)) if own else ExistingInstances(older=(instance,))
 
     def _adopt(self, record: StartRecord | None, decided: AdoptInstance) -> StartResult:
-        self._log(LogNote(f"Adopted {decided.instance}: {decided.why}"))
-        self._meter.count(ADOPTIONS)
-        request = self._request
+        self.log(LogNote(f"Adopted {decided.instance}: {decided.why}"))
+        self.meter.count(ADOPTIONS)
+        request = self.request
         own = request.own(record) or StartRecord(generation=request.generation)
         # The deadline of a failed wait has no meaning any more: a new wait begins now.
         known = msgspec.structs.replace(
@@ -182,88 +172,84 @@ class InstanceStarter:
             older_unknown=False,
             since=request.since,
             instance_id=decided.instance.id,
-            deadline=request.deadline(self._clock(), None if own.left_open else own.deadline),
+            deadline=request.deadline(self.clock(), None if own.left_open else own.deadline),
             left_open=False,
         )
         if known != record:
-            self._remember(known)
+            self.remember(known)
         return StartResult(decided.instance, known)
 
     def _terminate(self, instance: BpmInstance) -> Flow[None]:
-        self._log(
+        self.log(
             LogNote(
                 f"The task was cleared. Terminating the instance it had started: {instance}", warning=True
             )
         )
         try:
             done = yield from actions.change_state(
-                instance.id, "terminate", find=self._find, grace=self._request.grace
+                instance.id, "terminate", find=self.find, grace=self.request.grace
             )
         except InstanceNotFoundError as error:
-            self._log(LogNote(f"{error.problem}; there is nothing left to terminate"))
+            self.log(LogNote(f"{error.problem}; there is nothing left to terminate"))
         else:
-            self._log(LogNote(done.note))
+            self.log(LogNote(done.note))
 
     def _start(self, start: StartInstance) -> Flow[StartResult]:
-        operation = self._request.start(start.key)
+        operation = self.request.start(start.key)
         sent = StartRecord(
-            generation=self._request.generation,
-            max_tries=self._request.max_tries,
-            intent_of=self._request.generation,
-            since=self._request.since,
-            key_example=self._endpoint.key_example,
+            generation=self.request.generation,
+            max_tries=self.request.max_tries,
+            intent_of=self.request.generation,
+            since=self.request.since,
+            key_example=self.endpoint.key_example,
             launch=start.launch,
-            posted_at=self._clock(),
+            posted_at=self.clock(),
             strangers=start.preexisting_ids,
         )
-        self._remember(sent)
+        self.remember(sent)
         try:
             instance: BpmInstance = yield operation
         except CallError as error:
             if error.never_reached:
-                self._remember(msgspec.structs.replace(sent, posted_at=None))
+                self.remember(msgspec.structs.replace(sent, posted_at=None))
                 raise
             if error.was_processed is not None:
                 raise
-            self._meter.count(AMBIGUOUS_STARTS)
-            self._log(
+            self.meter.count(AMBIGUOUS_STARTS)
+            self.log(
                 LogNote(
                     f"The answer to the start was lost; searching for the instance. {error}", warning=True
                 )
             )
             instance = yield from self._recover(start, sent, error)
-        self._meter.count(STARTS)
-        if warning := self._endpoint.learn_key(start.key, instance):
-            self._log(LogNote(warning, warning=True))
+        self.meter.count(STARTS)
+        if warning := self.endpoint.learn_key(start.key, instance):
+            self.log(LogNote(warning, warning=True))
         known = msgspec.structs.replace(
             sent,
             instance_id=instance.id,
-            posted_at=self._clock(),
-            deadline=self._request.deadline(self._clock()),
-            key_example=self._endpoint.key_example,
+            posted_at=self.clock(),
+            deadline=self.request.deadline(self.clock()),
+            key_example=self.endpoint.key_example,
         )
-        self._remember(known)
-        self._log(LogNote(f"Started {instance}, business key {start.key!r}"))
+        self.remember(known)
+        self.log(LogNote(f"Started {instance}, business key {start.key!r}"))
         return StartResult(instance, known)
 
     def _recover(self, start: StartInstance, sent: StartRecord, failure: CallError) -> Flow[BpmInstance]:
-        """Find the instance of a start whose answer was lost. Search for as long as it may take to show.
-
-        :raises AmbiguousStartError: if it was not found for certain.
-        """
-        request = self._request
+        request = self.request
         is_ours_alone = request.business_key is None or start.preexisting_ids is not None
         recovery = yield from recover_lost_starts(
             {start.key: LostStart(request.bpm_name, is_ours_alone=is_ours_alone)},
             grace=request.grace,
-            posted_at=self._clock() if sent.posted_at is None else sent.posted_at,
-            clock=self._clock,
+            posted_at=self.clock() if sent.posted_at is None else sent.posted_at,
+            clock=self.clock,
             existing=start.preexisting_ids or (),
-            form=self._endpoint.key_form,
+            form=self.endpoint.key_form,
         )
         if start.key in recovery.instances:
             return recovery.instances[start.key]
-        self._remember(msgspec.structs.replace(sent, told=True))
+        self.remember(msgspec.structs.replace(sent, told=True))
         lost = AmbiguousStartError(failure, start.key)
         lost.problem += f"; {recovery.doubts[start.key]}"
         raise lost from failure
@@ -274,9 +260,7 @@ def start_once(
 ) -> Flow[BpmInstance]:
     """Start an instance outside of a task, where there is no retry.
 
-    :param operation: the start, from ``api.start``.
     :param business_key: the instance's business key, for the error.
-    :param meter: counts the start.
     :raises AmbiguousStartError: if it is unknown whether the instance was started.
     :raises CallError: if it was certainly not started.
     """
@@ -289,8 +273,3 @@ def start_once(
         raise
     meter.count(STARTS)
     return instance
-
-
-def _pause(seconds: float) -> Flow[None]:
-    if seconds > 0:
-        yield Sleep(seconds)

@@ -26,7 +26,6 @@ MAX_SHOWN_INSTANCES = 5
 class LostStart(NamedTuple):
     """A start whose answer was lost.
 
-    :param bpm_name: the BPM's name.
     :param is_ours_alone: whether a single new instance with the key certainly belongs to this start.
     """
 
@@ -58,23 +57,19 @@ def recover_lost_starts(
     :param lost: the starts, by their business keys.
     :param grace: seconds after which a started instance certainly shows in the lists.
     :param posted_at: when the first of the starts was sent, in seconds since the epoch.
-    :param clock: returns the time, in seconds since the epoch.
     :param existing: the ids of preexisting instances with such keys.
-    :param form: how the endpoint changes business keys, if known.
     :raises AuthenticationError: if the credentials are refused.
     """
     keys, found, doubts = KeyForms(lost, form), {}, dict.fromkeys(lost, "")
     names = {one.bpm_name for one in lost.values()}
-
-    def is_wanted(instance: BpmInstance) -> bool:
-        return keys.sent(instance.business_key) is not None
-
     waited = 0.0
     for part in SEARCH_TIMES:
         if grace > 0:
             yield Sleep(grace * (part - waited))
         waited = part
-        matches = KeyMatches(is_wanted, resembles=keys.resembles, clock=clock)
+        matches = KeyMatches(
+            lambda one: keys.sent(one.business_key) is not None, resembles=keys.resembles, clock=clock
+        )
         try:
             yield from list_matches(STATES, matches)
         except AuthenticationError:
@@ -85,11 +80,13 @@ def recover_lost_starts(
         candidates = _candidates(matches, keys, lost, existing, posted_at)
         for key in list(doubts):
             mine = candidates.get(key, [])
-            if len(mine) == 1 and lost[key].is_ours_alone and _is_placed(matches, mine[0], posted_at):
+            is_clear = len(mine) == 1 and lost[key].is_ours_alone
+            if is_clear and matches.place(mine[0], posted_at) is Placement.SINCE:
                 found[key] = mine[0]
                 del doubts[key]
             elif mine:
-                doubts[key] = _ambiguous_match(mine)
+                shown = describe_instances(mine)
+                doubts[key] = f"it may be one of the instances that show its business key: {shown}"
             else:
                 # Lists that hide the keys of one BPM also hide those of another, even if they show no row of it.
                 doubt = matches.doubt(lost[key].bpm_name, posted_at) or matches.why_keyless(names)
@@ -116,14 +113,6 @@ def _candidates(
         if key is not None and is_new and one.name == lost[key].bpm_name:
             candidates.setdefault(key, []).append(one)
     return candidates
-
-
-def _is_placed(matches: KeyMatches, instance: BpmInstance, posted_at: float) -> bool:
-    return matches.place(instance, posted_at) is Placement.SINCE
-
-
-def _ambiguous_match(instances: list[BpmInstance]) -> str:
-    return f"it may be one of the instances that show its business key: {describe_instances(instances)}"
 
 
 def describe_instances(instances: Iterable[BpmInstance]) -> str:

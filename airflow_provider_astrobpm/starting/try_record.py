@@ -1,17 +1,12 @@
-"""A try of a task, and the base of all records that tries write: the generation, and what the record proves by its existence."""
+"""The base of all records that tries write: the generation, and what the record proves by its existence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from airflow_provider_astrobpm.client.key_form import KeyForm
-from airflow_provider_astrobpm.starting.generation import Generation, RecordedTries, generation_of
-
-if TYPE_CHECKING:
-    from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
 
 
 class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,67 +62,3 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 R = TypeVar("R", bound=TryRecord)
-
-
-def generation_by_record(
-    record: TryRecord | None, *, try_number: int, max_tries: int, retries: int
-) -> Generation:
-    """Return the generation of a try from its record and from Airflow's numbers; see ``generation_of``."""
-    recorded = RecordedTries(record.generation, record.max_tries, not record.is_unclear) if record else None
-    return generation_of(try_number=try_number, max_tries=max_tries, retries=retries, recorded=recorded)
-
-
-def began_at_earliest(
-    record: TryRecord | None, *, try_number: int, now: float, due: float | None
-) -> float | None:
-    """Return the earliest time at which a task's first try can have begun, in seconds since the epoch, if known.
-
-    :param record: the record of earlier tries, if any.
-    :param try_number: the number of this try.
-    :param now: the current time.
-    :param due: when the DAG run was due.
-    """
-    if try_number <= 1:
-        return now
-    return due if record is None or record.since is None else record.since
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskTry:
-    """A try of a task.
-
-    :param identity: the task.
-    :param generation: the number of the first try since the task was last cleared.
-    :param try_number: the number of this try.
-    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
-    :param max_tries: Airflow's ``max_tries`` of the task, if known.
-    :param generation_is_certain: whether the sources for the generation agree.
-    """
-
-    identity: TaskIdentity
-    generation: int
-    try_number: int
-    since: float | None = None
-    max_tries: int | None = None
-    generation_is_certain: bool = True
-
-    def intent(self, record: R | None, kind: type[R]) -> R:
-        """Return the record that this try writes before it does anything else.
-
-        :param record: the record of earlier tries, if any.
-        :param kind: the record type.
-        """
-        if record is None:
-            return kind(
-                generation=self.generation,
-                max_tries=self.max_tries,
-                is_unclear=not self.generation_is_certain,
-                intent_of=self.generation if self.try_number <= self.generation else None,
-                older_unknown=self.try_number > 1,
-                since=self.since,
-            )
-        if record.generation != self.generation:
-            return msgspec.structs.replace(record, intent_of=self.generation)
-        # A record that was lost and rewritten proves nothing about starts that its generation sent before.
-        intent_of = record.intent_of if record.older_unknown else self.generation
-        return msgspec.structs.replace(record, intent_of=intent_of, max_tries=self.max_tries)

@@ -25,14 +25,19 @@ from typing import TYPE_CHECKING, Generic
 import msgspec
 
 from airflow_provider_astrobpm.client.timestamps import Placement
-from airflow_provider_astrobpm.starting.try_record import R, TaskTry
+from airflow_provider_astrobpm.starting.generation import generation_of
+from airflow_provider_astrobpm.starting.try_record import R
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.key_form import KeyForm
     from airflow_provider_astrobpm.client.key_search import KeyMatches
+    from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
+    from airflow_provider_astrobpm.starting.try_record import TryRecord
 
 
 class LookupMethod(Enum):
@@ -41,6 +46,71 @@ class LookupMethod(Enum):
     NONE = "not at all"
     ID = "by its id"
     KEY = "by its business key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskTry:
+    """A try of a task.
+
+    :param generation: the number of the first try since the task was last cleared.
+    :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
+    :param max_tries: Airflow's ``max_tries`` of the task, if known.
+    :param generation_is_certain: whether the sources for the generation agree.
+    """
+
+    identity: TaskIdentity
+    generation: int
+    try_number: int
+    since: float | None = None
+    max_tries: int | None = None
+    generation_is_certain: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        identity: TaskIdentity,
+        record: TryRecord | None,
+        *,
+        try_number: int,
+        max_tries: int,
+        retries: int,
+        now: float,
+        due: float | None,
+    ) -> Self:
+        """Return a try by Airflow's numbers and the record of earlier tries.
+
+        :param retries: the retries that the DAG gives the task now.
+        :param due: when the DAG run was due, if known; with ``now``, in seconds since the epoch.
+        """
+        number, is_certain = generation_of(
+            record, try_number=try_number, max_tries=max_tries, retries=retries
+        )
+        began = due if record is None or record.since is None else record.since
+        return cls(
+            identity=identity,
+            generation=number,
+            try_number=try_number,
+            since=now if try_number <= 1 else began,
+            max_tries=max_tries,
+            generation_is_certain=is_certain,
+        )
+
+    def intent(self, record: R | None, kind: type[R]) -> R:
+        """Return the record that this try writes before it does anything else, from that of earlier tries."""
+        if record is None:
+            return kind(
+                generation=self.generation,
+                max_tries=self.max_tries,
+                is_unclear=not self.generation_is_certain,
+                intent_of=self.generation if self.try_number <= self.generation else None,
+                older_unknown=self.try_number > 1,
+                since=self.since,
+            )
+        if record.generation != self.generation:
+            return msgspec.structs.replace(record, intent_of=self.generation)
+        # A record that was lost and rewritten proves nothing about starts that its generation sent before.
+        intent_of = record.intent_of if record.older_unknown else self.generation
+        return msgspec.structs.replace(record, intent_of=intent_of, max_tries=self.max_tries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +137,7 @@ class TryRequest(TaskTry, ABC, Generic[R]):
 
     @abstractmethod
     def new_matches(self, form: KeyForm | None, clock: Callable[[], float]) -> KeyMatches:
-        """Return a collector for search results that keeps the instances that this request may be about.
-
-        :param form: how the endpoint changes business keys, if known.
-        :param clock: returns the time, in seconds since the epoch.
-        """
+        """Return a collector for search results that keeps the instances that this request may be about."""
 
     @abstractmethod
     def taken_over(self, record: R) -> R:
@@ -81,19 +147,15 @@ class TryRequest(TaskTry, ABC, Generic[R]):
         """Return the record if it belongs to this generation."""
         return record if record is not None and record.generation == self.generation else None
 
-    def has_sent_nothing(self, record: R | None) -> bool:
-        """Return whether, in the absence of a record of a start, certainly no try of this generation has sent one."""
-        if self.generation_is_certain and self.try_number <= self.generation:
-            return True
-        return record is not None and record.covers(self.generation)
-
     def may_have_sent(self, record: R | None) -> bool:
         """Return whether a try of this generation may have sent a start."""
         own = self.own(record)
         # If a person was asked to search, an instance may exist although no record mentions a start.
         if own is not None and (own.instance_id is not None or own.posted_at is not None or own.told):
             return True
-        return not self.has_sent_nothing(record)
+        if self.generation_is_certain and self.try_number <= self.generation:
+            return False
+        return record is None or not record.covers(self.generation)
 
     def is_answered(self, record: R | None) -> bool:
         """Return whether a person was asked to search, and has cleared the task since."""
@@ -140,7 +202,7 @@ class TryRequest(TaskTry, ABC, Generic[R]):
 
 
 def choose_lookup(request: TryRequest[R], record: R | None) -> LookupMethod:
-    """Return how to search for instances that earlier tries may have started, by the table above.
+    """Return how to search, by the table above.
 
     :param record: the record as it was before this try wrote its intent.
     """
@@ -161,10 +223,7 @@ def choose_lookup(request: TryRequest[R], record: R | None) -> LookupMethod:
 
 
 def lookup_delay(request: TryRequest[R], record: R | None, now: float) -> float:
-    """Return the seconds to wait until every instance that an earlier try may have started shows in the lists.
-
-    :param now: the time, in seconds since the epoch.
-    """
+    """Return the seconds to wait until every instance that an earlier try may have started shows in the lists."""
     if choose_lookup(request, record) is not LookupMethod.KEY or (record is None and request.try_number <= 1):
         return 0.0
     if record is None or record.older_unknown:

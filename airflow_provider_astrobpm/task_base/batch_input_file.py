@@ -24,7 +24,7 @@ LONGEST_LINE = 2**22  # characters: a file without line ends must not fill the m
 BLOCK = 2**20  # bytes per read of a remote file: the default of s3fs is fifty times as much
 
 
-def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object]]:
+def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[InputPosition, object]]:
     """Return the launches of a file, each with a description of its position. The file is opened with the first launch.
 
     Each line of a JSON lines file is a launch. The first line of a CSV file names the columns. A column with the name of a launch
@@ -39,7 +39,7 @@ def read(path: str, *, conn_id: str | None = None) -> Iterator[tuple[str, object
     location = file_location(path, "file of launches", _FORMATS)
     launches = _FORMATS[location.suffix]
 
-    def opened() -> Iterator[tuple[str, object]]:
+    def opened() -> Iterator[tuple[InputPosition, object]]:
         with _open(location, conn_id) as file:
             yield from launches(_lines(file, location.shown), location.shown)
 
@@ -64,7 +64,7 @@ def _open(location: FileLocation, conn_id: str | None) -> TextIO:
 
 
 @contextlib.contextmanager
-def _at(where: str) -> Iterator[None]:
+def _at(where: object) -> Iterator[None]:
     """Add the position to an error."""
     try:
         yield
@@ -90,7 +90,7 @@ def _check_text(line: str) -> None:
         raise ValueError("it contains a NUL byte")
 
 
-def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, object]]:
+def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[InputPosition, object]]:
     for number, line in enumerate(lines, 1):
         if line.isspace():
             continue
@@ -100,7 +100,7 @@ def _json_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, obje
         yield where, launch
 
 
-def _csv_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[str, object]]:
+def _csv_launches(lines: Iterator[str], shown: str) -> Iterator[tuple[InputPosition, object]]:
     rows = _rows(lines, shown)
     where, header = next(rows, (InputPosition(shown, 1), []))
     with _at(where):

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from airflow_provider_astrobpm.client.errors import UnknownVariablesError
 
 if TYPE_CHECKING:
-    from airflow_provider_astrobpm.batches.batch_input import VariableNames
+    from collections.abc import Mapping
+
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 
-def check(hook: AstroZeroHook, names: VariableNames) -> None:
+def check(hook: AstroZeroHook, names: Mapping[tuple[str, str | None], Mapping[str, int]]) -> None:
     """Check the names of the variables of all launches, with two calls for each BPM and version.
 
     :param hook: the hook of the task.
-    :param names: the variable names in the launches.
+    :param names: the names of the variables, as ``BatchInputSummary`` has them.
     :raises UnknownVariablesError: if a BPM lacks one of the variables; the error names the first launch with it.
     """
     for (bpm_name, version), places in names.items():

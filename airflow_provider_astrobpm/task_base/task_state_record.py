@@ -13,7 +13,7 @@ from airflow_provider_astrobpm.batches.batch_record import BatchRecord
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.starting.business_keys import TaskIdentity, region_of
 from airflow_provider_astrobpm.starting.decision import StartRecord
-from airflow_provider_astrobpm.starting.try_record import TaskTry, began_at_earliest, generation_by_record
+from airflow_provider_astrobpm.starting.try_request import TaskTry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -34,20 +34,16 @@ def task_try(context: Context, *, retries: int, record: TryRecord | None) -> Tas
     ti = context["ti"]
     index = getattr(ti, "map_index", None)
     due = getattr(context.get("dag_run"), "run_after", None)
-    number, is_certain = generation_by_record(
-        record, try_number=ti.try_number, max_tries=ti.max_tries, retries=retries
-    )
-    return TaskTry(
-        identity=TaskIdentity(
+    return TaskTry.of(
+        TaskIdentity(
             ti.dag_id, ti.run_id, ti.task_id, -1 if index is None else index, region_of(ti, context)
         ),
-        generation=number,
+        record,
         try_number=ti.try_number,
-        since=began_at_earliest(
-            record, try_number=ti.try_number, now=time.time(), due=due.timestamp() if due else None
-        ),
         max_tries=ti.max_tries,
-        generation_is_certain=is_certain,
+        retries=retries,
+        now=time.time(),
+        due=due.timestamp() if due else None,
     )
 
 

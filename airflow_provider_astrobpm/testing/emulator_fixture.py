@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.client.validation import seconds
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl, EmulatorError
 from airflow_provider_astrobpm.emulator.engine import MACHINE_USER
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
-from airflow_provider_astrobpm.testing import dag_run
+from airflow_provider_astrobpm.testing.dag_run import DagResult, missed_message, waits_ended_after
+from airflow_provider_astrobpm.testing.fast_polling import fast_polling
 from airflow_provider_astrobpm.testing.start_assertions import (
     ExpectedInstance,
     instance_lines,
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
-    from airflow_provider_astrobpm.testing.dag_run import DagResult
 
 
 class AstroZeroEmulator(EmulatorControl):
@@ -66,8 +67,6 @@ class AstroZeroEmulator(EmulatorControl):
         """Refuse connections while a ``with`` block runs, as a server that is down does."""
         return self._server.unreachable()
 
-    # Processes.
-
     def process(
         self,
         name: str,
@@ -79,13 +78,12 @@ class AstroZeroEmulator(EmulatorControl):
     ) -> None:
         """Add a process, or replace the process of the same name.
 
-        :param name: its name.
         :param steps: its steps, as in a script: ``{"state": "Running", "for": 2}``, ``{"state": "Waiting for user
             interaction", "wait": "person", "outcomes": {"approve": {"bp_status": "Approved"}}}``, and optionally at the end
             ``{"end": {"state": "Broken"}}``.
         :param variables: the declared variables with their initial values. A start silently ignores others.
         :param read_only: the declared variables that callers cannot set.
-        :param version: its version, which becomes the active one.
+        :param version: becomes the active one.
         :raises EmulatorError: for invalid steps.
         """
         process = {
@@ -130,12 +128,7 @@ class AstroZeroEmulator(EmulatorControl):
         :raises EmulatorError: for an unknown process, or an outcome that it does not have.
         """
         self.react(
-            name,
-            outcomes=outcomes,
-            where=where,
-            business_key=business_key,
-            by=by,
-            variables=variables,
+            name, outcomes=outcomes, where=where, business_key=business_key, by=by, variables=variables
         )
 
     def breaks(
@@ -147,14 +140,11 @@ class AstroZeroEmulator(EmulatorControl):
         after: float | timedelta = 0,
         optional: bool = False,
     ) -> None:
-        """Plan that each instance of a process breaks after its start.
+        """Plan that each instance of a process breaks after its start. ``decides`` describes how instances are matched.
 
         The instance breaks at that moment even if nothing reads it, and before the end of the process if both are due at the
         same moment. If that cannot happen, because the instance ended first or none was started, the test fails.
 
-        :param name: the process.
-        :param where: match only instances whose variables have these values.
-        :param business_key: match only instances with this business key.
         :param after: how long after the start, in seconds or as a ``timedelta``, by the emulator's clock.
         :param optional: whether it is fine that no such instance is started.
         :raises EmulatorError: for an unknown process.
@@ -196,10 +186,8 @@ class AstroZeroEmulator(EmulatorControl):
     ) -> dict[str, Any]:
         """Complete, now, the task at which the only open instance of a process waits, and return the instance.
 
-        :param name: the process.
-        :param outcome: the outcome that the person chooses.
+        :param outcome: the outcome that the person ``by`` chooses.
         :param business_key: the business key of the instance, if several of the process are open.
-        :param by: the name of the person.
         :param variables: the values that the person enters.
         :raises AssertionError: if not exactly one open instance matches.
         :raises EmulatorError: if the instance does not offer the outcome.
@@ -215,8 +203,6 @@ class AstroZeroEmulator(EmulatorControl):
                 "\n".join([f"Expected one open instance of {asked}, found {len(open_ones)}", *shown])
             )
         return self.act(open_ones[0]["id"], outcome, by=by, variables=variables)
-
-    # DAG runs.
 
     def run(
         self,
@@ -244,14 +230,39 @@ class AstroZeroEmulator(EmulatorControl):
         :raises ValueError: for an invalid number of seconds.
         """
         __tracebackhide__ = True
-        return dag_run.run(
-            dag,
-            self,
-            give_up_after=give_up_after,
-            timeout=timeout,
-            max_poll_failure_time=max_poll_failure_time,
-            options=options,
-        )
+        if not hasattr(dag, "tasks"):
+            name = getattr(dag, "__name__", "the_dag")
+            raise TypeError(
+                f"run() takes a DAG, not {dag!r}. If @dag decorates that function, call it: run({name}())."
+            )
+        give_up_after = seconds(give_up_after, "give_up_after")
+        given = {"timeout": timeout, "max_poll_failure_time": max_poll_failure_time}
+        limits = {name: seconds(value, name) for name, value in given.items() if value is not None}
+        with fast_polling(dag, **limits), waits_ended_after(self, give_up_after) as open_then:
+            dag_run = dag.test(**options)
+        state = str(dag_run.state)
+        if open_then and state != "success":
+            message = f"The run did not finish within {give_up_after:g} s, so its waits were ended."
+            advice = (
+                "Plan before the run what a person does, such as"
+                " astro_zero_emulator.decides('PublishApproval', 'approve')."
+            )
+            missed = self._missed_so_far(final=True)
+            also = [missed_message(missed)] if missed else []
+            raise AssertionError("\n".join([message, *open_then, advice, *also]))
+        if missed := self._missed_so_far(final=False):
+            raise AssertionError(missed_message(missed))
+        tasks = {
+            ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": ti.state and str(ti.state)
+            for ti in dag_run.get_task_instances()
+        }
+        return DagResult(state, tasks, dag_run)
+
+    def _missed_so_far(self, *, final: bool) -> list[str]:
+        try:
+            return self.missed(final=final)
+        except EmulatorError:  # it is unreachable; the plugin checks again at the end of the test
+            return []
 
     def assert_all_happened(self) -> None:
         """Check that every action that ``breaks``, ``suspends`` and ``terminates`` planned has happened.
@@ -262,9 +273,7 @@ class AstroZeroEmulator(EmulatorControl):
         """
         __tracebackhide__ = True
         if missed := self.missed():
-            raise AssertionError(dag_run.missed_message(missed))
-
-    # Started instances.
+            raise AssertionError(missed_message(missed))
 
     def started(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the instances that were started through the API, oldest first, except deleted ones.
@@ -287,26 +296,23 @@ class AstroZeroEmulator(EmulatorControl):
     ) -> list[dict[str, Any]]:
         """Check how many instances of a process were started through the API, and return them.
 
+        The other arguments are fields that the instances have now.
+
         :param name: the process.
         :param times: the expected number of matching instances.
         :param variables: variables that they have; they may have others.
-        :param business_key: their business key.
-        :param title: their title.
-        :param version: the version of the process.
-        :param state: their current state.
-        :param bp_status: their current business status.
         :raises AssertionError: if the number differs; the message lists the started instances.
         """
         __tracebackhide__ = True
-        fields = {
+        given = {
             "business_key": business_key,
             "title": title,
             "version": version,
             "state": state,
             "bp_status": bp_status,
         }
-        asked = {field: value for field, value in fields.items() if value is not None}
-        expected = ExpectedInstance(name, asked, variables or {})
+        fields = {field: value for field, value in given.items() if value is not None}
+        expected = ExpectedInstance(name, fields, variables or {})
         started = self.started()
         if problem := mismatch_message(expected, times, started):
             raise AssertionError(problem)

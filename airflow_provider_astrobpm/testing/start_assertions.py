@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NOTHING = object()
-
 
 @dataclass(frozen=True)
 class ExpectedInstance:
@@ -26,24 +24,23 @@ class ExpectedInstance:
 
     def differences(self, instance: Mapping[str, Any]) -> list[str]:
         """Return a description of each difference between this and an instance of the process."""
-        pairs = [
-            *((name, instance.get(name, _NOTHING), value) for name, value in self.fields.items()),
-            *(
-                (f"variable {name}", instance["variables"].get(name, _NOTHING), value)
-                for name, value in self.variables.items()
-            ),
-        ]
+        found = _labelled(instance, instance["variables"])
         return [
-            f"{what} is {'missing' if found is _NOTHING else repr(found)}, not {value!r}"
-            for what, found, value in pairs
-            if found != value
+            f"{what} is {repr(found[what]) if what in found else 'missing'}, not {value!r}"
+            for what, value in _labelled(self.fields, self.variables).items()
+            if what not in found or found[what] != value
         ]
 
     def __str__(self) -> str:
         """Return a description, such as ``Approval with title 'Publish'``."""
-        asked = [f"{name} {value!r}" for name, value in self.fields.items()]
-        asked += [f"variable {name} {value!r}" for name, value in self.variables.items()]
-        return f"{self.name} with {', '.join(asked)}" if asked else self.name
+        asked = ", ".join(
+            f"{what} {value!r}" for what, value in _labelled(self.fields, self.variables).items()
+        )
+        return f"{self.name} with {asked}" if asked else self.name
+
+
+def _labelled(fields: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    return {**fields, **{f"variable {name}": value for name, value in variables.items()}}
 
 
 def matching(expected: ExpectedInstance, started: list[dict[str, Any]]) -> list[dict[str, Any]]:

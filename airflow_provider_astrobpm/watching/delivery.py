@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, PrivateAttr, model_serializer
+from pydantic import BaseModel, model_serializer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,22 +23,14 @@ DELIVERY_TIMEOUT_SECONDS = 1800.0
 
 
 class TrackedPayload(BaseModel):
-    """A payload that reports when Airflow takes it.
-
-    :param plain: what is sent instead.
-    :param on_delivery: called when Airflow takes the payload.
-    """
+    """A payload that calls ``on_delivery`` when Airflow takes it, and is sent as ``plain``."""
 
     plain: dict[str, Any]
-    _on_delivery: Callable[[], None] = PrivateAttr()
-
-    def __init__(self, plain: dict[str, Any], on_delivery: Callable[[], None]) -> None:
-        super().__init__(plain=plain)
-        self._on_delivery = on_delivery
+    on_delivery: Callable[[], None]
 
     @model_serializer
     def _serialize(self) -> dict[str, Any]:
-        self._on_delivery()
+        self.on_delivery()
         return self.plain
 
     def __repr__(self) -> str:
@@ -54,13 +46,9 @@ class DeliveryTracker:
         self._news = asyncio.Event()
 
     def payload(self, key: str, plain: dict[str, Any]) -> TrackedPayload:
-        """Return the payload of an event.
-
-        :param key: identifies the event here.
-        :param plain: what the event carries.
-        """
+        """Return the payload of an event that a key identifies here."""
         self._open.add(key)
-        return TrackedPayload(plain, lambda: self._record(key))
+        return TrackedPayload(plain=plain, on_delivery=lambda: self._record(key))
 
     async def delivered(self) -> AsyncIterator[set[str]]:
         """Yield the keys of the events that were taken since the last time, until none is left."""

@@ -33,19 +33,14 @@ def state_name(connection: str, places: WatchTargets) -> str:
 
 
 def shard_keys(name: str, head: object) -> list[str] | None:
-    """Return the keys of all shards.
+    """Return the keys of all shards, or ``None`` if there is no head, or it was not written by this version.
 
     :param name: the name of the watch, which is also the key of the head.
-    :param head: the head.
-    :returns: ``None`` if there is no head, or it was not written by this version.
     """
-    if (
-        not isinstance(head, dict)
-        or head.get("version") != STATE_VERSION
-        or not isinstance(head.get("shards"), int)
-    ):
-        return None
-    return _keys(name, head["shards"])
+    match head:
+        case {"version": version, "shards": int(count)} if version == STATE_VERSION:
+            return _keys(name, count)
+    return None
 
 
 def decode_shards(shards: Iterable[object]) -> set[str]:
@@ -59,22 +54,18 @@ def decode_shards(shards: Iterable[object]) -> set[str]:
 def state_changes(
     name: str, entry_keys: AbstractSet[str], stored: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the changes, in the order to write them, that make a store hold these entry keys.
+    """Yield the changes, in the order to write them, that make a store hold these entry keys instead of ``stored``.
 
     Each is a key and its value; ``None`` deletes the key.
-
-    :param name: the name of the watch.
-    :param entry_keys: the entry keys.
-    :param stored: what the store holds.
     """
     count = len(shard_keys(name, stored.get(name)) or [name])
     while len(entry_keys) > count * MAX_MEAN_SHARD_SIZE:
         count *= 2
-    shards: dict[str, list[str]] = {key: [] for key in _keys(name, count)}
-    names = [*shards]
+    shards: list[list[str]] = [[] for _ in range(count)]
     for entry_key in sorted(entry_keys):
-        shards[names[_number(entry_key, count)]].append(entry_key)
-    wanted: dict[str, Any] = {key: "".join(shard) for key, shard in shards.items()}
+        digest = base64.urlsafe_b64decode(entry_key[2:])
+        shards[int.from_bytes(digest, "big") % count].append(entry_key)
+    wanted: dict[str, Any] = dict(zip(_keys(name, count), map("".join, shards), strict=True))
     wanted[name] = {"version": STATE_VERSION, "shards": count}
     yield from ((key, value) for key, value in wanted.items() if stored.get(key) != value)
     yield from ((key, None) for key in stored if key not in wanted)
@@ -82,7 +73,3 @@ def state_changes(
 
 def _keys(name: str, count: int) -> list[str]:
     return [f"{name}.{count}.{number}" for number in range(count)]
-
-
-def _number(entry_key: str, count: int) -> int:
-    return int.from_bytes(base64.urlsafe_b64decode(entry_key[2:]), "big") % count

@@ -29,14 +29,12 @@ if TYPE_CHECKING:
 DIGEST_LENGTH = 8  # characters of six bits: of a hundred thousand instances, one new one in a billion is mistaken for another
 ENTRY_KEY_LENGTH = DIGEST_LENGTH + 2  # characters
 MAX_BP_STATUSES = 256  # that the two characters before the digest can number
-MISSING_GRACE_SECONDS = 3600.0  # for which an unseen instance counts as overlooked, not as gone
 
 
 @dataclass(frozen=True)
 class WatchTargets:
     """The watch targets of a process. An *entry key* is a short text for one instance on one target.
 
-    :param bpm_name: the BPM's name.
     :param states: the watched states; with business statuses, the states in which these count.
     :param bp_statuses: the watched business statuses.
     """
@@ -51,9 +49,6 @@ class WatchTargets:
     ) -> WatchTargets:
         """Check an author's arguments. Without states and statuses, every terminal state is a target.
 
-        :param bpm_name: the BPM's name.
-        :param entered: states.
-        :param bp_statuses: business statuses.
         :raises ValueError: for a blank name, an unknown state, a blank status, or too many of them.
         """
         name = validation.identifier(bpm_name, "bpm_name")
@@ -71,33 +66,19 @@ class WatchTargets:
         return states.states_to_list(self._counting)
 
     def entry_keys_of(self, instance: BpmInstance, digest: str) -> list[str]:
-        """Return the entry keys of an instance of this process, one for each target that it is on.
-
-        :param digest: the instance's ``instance_digest``.
-        """
+        """Return the entry keys of an instance of this process with an ``instance_digest``: one for each target that it is on."""
         shown = instance.shown_states()
         if not shown & self._counting:
             return []
         names = (instance.bp_status,) if self.bp_statuses else shown
         return [f"{self._numbers[name]}{digest}" for name in names if name in self._numbers]
 
-    def has_left(self, entry_key: str, seen: Collection[str], absent: float) -> bool:
-        """Return whether an instance that is no longer seen on a target has left it.
-
-        :param entry_key: the entry key of the instance on that target.
-        :param seen: the digests of all instances that are seen in any list.
-        :param absent: for how many seconds the instance has not been seen on the target.
-        """
-        return (
-            absent >= MISSING_GRACE_SECONDS or entry_key[2:] in seen or entry_key[:2] not in self._may_be_ends
-        )
+    def has_left(self, entry_key: str, seen: Collection[str]) -> bool:
+        """Return whether an instance that is no longer seen on a target has left it; ``seen`` has all digests in any list."""
+        return entry_key[2:] in seen or entry_key[:2] not in self._may_be_ends
 
     def may_be_hidden(self, entry_key: str, failed: Collection[str]) -> bool:
-        """Return whether an instance may still be on its target, unseen because some lists failed.
-
-        :param entry_key: the entry key of the instance on that target.
-        :param failed: the states whose lists failed.
-        """
+        """Return whether an instance may still be on its target, unseen because the lists of some states failed."""
         if not failed:
             return False
         number = int(entry_key[:2], 16)

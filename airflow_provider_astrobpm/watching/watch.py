@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_astrobpm.client.search import may_be_truncated
 from airflow_provider_astrobpm.client.wire import row_count, unreadable_in
 from airflow_provider_astrobpm.waiting.wait import BaseWait
-from airflow_provider_astrobpm.watching.targets import MISSING_GRACE_SECONDS, instance_digest
+from airflow_provider_astrobpm.watching.targets import instance_digest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 MAX_POLL_FAILURE_SECONDS = 600.0  # after which the connection is read again
+MISSING_GRACE_SECONDS = 3600.0  # for which an unseen instance counts as overlooked, not as gone
 
 
 class WatchEntry(NamedTuple):
@@ -136,14 +137,9 @@ class Watch(BaseWait[None]):
     ) -> None:
         """Forget instances that have left their target. Instances that a failed list may show count as neither there nor gone.
 
-        :param there: the entry keys of instances that are on a target.
-        :param failed: the states whose lists failed.
-        :param doubtful: the digests of instances about which this poll decides nothing, because they may be where they were;
-            ``None`` stands for an instance of unknown id.
+        ``doubtful`` has the digests of instances about which this poll decides nothing, and ``None`` for one of unknown id.
         """
-        hidden = {
-            key for key in self.entry_keys - there if failed and self._places.may_be_hidden(key, failed)
-        }
+        hidden = {key for key in self.entry_keys - there if self._places.may_be_hidden(key, failed)}
         absent = self.entry_keys - there - hidden
         since = {key: self._absent_since.get(key, now) for key in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
@@ -151,7 +147,7 @@ class Watch(BaseWait[None]):
             key
             for key in absent
             if now - since[key] >= MISSING_GRACE_SECONDS
-            or (doubtful.isdisjoint({None, key[2:]}) and self._places.has_left(key, seen, now - since[key]))
+            or (doubtful.isdisjoint({None, key[2:]}) and self._places.has_left(key, seen))
         }
         kept = {key: moment for key, moment in self._absent_since.items() if key in hidden}
         self._absent_since = kept | {key: moment for key, moment in since.items() if key not in left}

@@ -164,7 +164,7 @@ class TestDecide:
         """A later instance may be hidden."""
         asked_for = batch_request()
         matches = matches_of(asked_for, [make("0", state=BAD, business_key=key_of(FIRST))])
-        matches.note_truncated_list("Running", [make("x", business_key="other")], is_newest_first=True)
+        matches.truncated_lists["Running"] = [make("x", business_key="other")], True
         with pytest.raises(AmbiguousStartError, match="may be cut off at its 1 rows"):
             BatchDecider(asked_for, BatchRecord(generation=2, posted_at=BEGUN), matches).decide(FIRST)
 
@@ -253,7 +253,7 @@ class TestDecide:
         recent = make("recent", business_key="x", start_time="2026-03-01 10:00:00")
         matches = matches_of(asked_for, [recent])
         last = make("last", business_key="x", start_time="2026-01-08 10:00:00")
-        matches.note_truncated_list("Running", [recent, last], is_newest_first=True)
+        matches.truncated_lists["Running"] = [recent, last], True
         decider = BatchDecider(asked_for, record, matches)
         if refuses:
             with pytest.raises(AmbiguousStartError, match="may be cut off"):

@@ -16,7 +16,6 @@ from airflow_provider_astrobpm.batches.batch_input import (
     InputPosition,
     Launch,
     parse_launches,
-    reject_custom_keys,
     validate_all,
     with_positions,
 )
@@ -148,6 +147,11 @@ class TestValidateAll:
         assert list(again()) == given
         assert list(again()) == given
 
+    def test_summarises_the_names_of_variables(self) -> None:
+        given = [FIRST, SECOND, Launch(3, NAME, "2", {"n": 3, "m": 3}), Launch(4, NAME, "2", {"m": 4})]
+        survey, _ = validate_all(lambda: iter(given))
+        assert survey.variable_names == {(NAME, None): {"n": 1}, (NAME, "2"): {"n": 3, "m": 3}}
+
     def test_summarises_an_empty_input(self) -> None:
         survey, again = validate_all(lambda: iter(()))
         assert survey.total == 0
@@ -165,12 +169,3 @@ class TestValidateAll:
             return
         with pytest.raises(ValueError, match=f"launch {number} has changed since the input was validated"):
             list(again())
-
-
-def test_rejects_custom_keys_in_a_streamed_input() -> None:
-    given = reject_custom_keys(checked([{}, {"business_key": "k"}], bpm_name=NAME))
-    assert next(given).number == 1
-    with pytest.raises(
-        ValueError, match="launch 2 has a business_key of its own, which needs validate_first"
-    ):
-        next(given)

@@ -15,6 +15,7 @@ from airflow_provider_astrobpm.batches.batch_decision import StartLaunch
 from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_sender import BatchSender
 from airflow_provider_astrobpm.batches.send_state import SendState
+from airflow_provider_astrobpm.client import process_state
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
@@ -23,7 +24,6 @@ from airflow_provider_astrobpm.client.errors import (
     ServerError,
     ThrottledError,
 )
-from airflow_provider_astrobpm.client.search import EndpointTraits
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.client.tokens import TokenCache
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
@@ -77,9 +77,9 @@ class Batch:
     ) -> SendState:
         async def main() -> SendState:
             async with Counting(self.settings, tokens=TokenCache(), sleep=self.clock.asleep) as client:
+                process_state.reset()
                 self.starter = starter = BatchSender(
                     client,
-                    endpoint=EndpointTraits(),
                     log=lambda note: self.notes.append(note.text),
                     clock=self.clock,
                     sleep=self.clock.asleep,

@@ -351,16 +351,16 @@ def test_messages_of_a_plan() -> None:
         instance("b", state="Completed OK", is_closed=True),
     )
     plan = make_plan([instance("r"), gone, good], "terminate")
-    assert (plan.count, plan.question) == ("Terminate 1 instance.", "Terminate 1 instance?")
+    assert plan.count == "Terminate 1 instance"
     assert plan.skipped == "1 is terminated already, 1 has ended already"
     assert plan.dry_run(()) == "Dry run, nothing was changed. Without --dry-run: Terminate 1 instance."
     both = make_plan([instance(), instance("b")], "set")
     assert both.dry_run(["country", "risk"]).endswith(
         "Set the variables of 2 instances to new values of 'country', 'risk'."
     )
-    assert make_plan([], "resume").nothing_to_do == "Nothing to do: no instance matches."
-    assert make_plan([gone, gone], "terminate").nothing_to_do == "Nothing to do: 2 are terminated already."
-    assert make_plan([instance(), instance()], "set").question == "Set the variables of 2 instances?"
+    assert make_plan([], "resume").skipped == ""
+    assert make_plan([gone, gone], "terminate").skipped == "2 are terminated already"
+    assert make_plan([instance(), instance()], "set").count == "Set the variables of 2 instances"
 
 
 def summary_of(total: int, *, interrupted: bool = False, **change: Any) -> ChangeSummary:

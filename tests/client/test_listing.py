@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_astrobpm.client import ages, listing
 from airflow_provider_astrobpm.client.errors import KeysNotShownError
 from airflow_provider_astrobpm.client.instance import BpmInstance
-from airflow_provider_astrobpm.client.listing import ListingFilter, SortOrder, sort_instances
+from airflow_provider_astrobpm.client.listing import ListingFilter, sort_instances
 from airflow_provider_astrobpm.client.operations import Operation
 
 Make = Callable[..., BpmInstance]
@@ -33,29 +33,29 @@ STAMPS = {
 
 
 @pytest.mark.parametrize(
-    ("order", "expected"),
+    ("field", "direction", "expected"),
     [
-        (SortOrder(), "cfabde"),
-        (SortOrder(direction="asc"), "afcbde"),
-        (SortOrder(None), "abcdef"),
-        (SortOrder("owner"), "abcdef"),
-        (SortOrder("id", "desc"), "fedcba"),
-        (SortOrder("endTime", "desc"), "abcdef"),
+        ("startTime", "desc", "cfabde"),
+        ("startTime", "asc", "afcbde"),
+        (None, "desc", "abcdef"),
+        ("owner", "desc", "abcdef"),
+        ("id", "desc", "fedcba"),
+        ("endTime", "desc", "abcdef"),
     ],
 )
 def test_times_are_sorted_and_rows_without_a_credible_time_come_last(
-    order: SortOrder, expected: str, make: Make
+    field: str | None, direction: Any, expected: str, make: Make
 ) -> None:
     rows = [make(one, start_time=stamp) for one, stamp in STAMPS.items()]
-    assert "".join(ids(sort_instances(rows, order))) == expected
+    assert "".join(ids(sort_instances(rows, field, direction))) == expected
 
 
 @pytest.mark.parametrize(("direction", "expected"), [("asc", "bca"), ("desc", "cba")])
 def test_texts_are_sorted_stably_by_their_characters(direction: Any, expected: str, make: Make) -> None:
     rows = [make("a", title=None), make("b", title="One"), make("c", title="Two")]
-    assert "".join(ids(sort_instances(rows, SortOrder("title", direction)))) == expected
+    assert "".join(ids(sort_instances(rows, "title", direction))) == expected
     same = [make(one, title="One") for one in "cab"]
-    assert ids(sort_instances(same, SortOrder("title", direction))) == list("cab")
+    assert ids(sort_instances(same, "title", direction)) == list("cab")
 
 
 def server(*rows: BpmInstance) -> Callable[[Operation[Any]], Any]:
@@ -79,7 +79,7 @@ def test_listing_applies_the_filter(wanted: dict[str, Any], expected: str, make:
         make("c", state="Suspended", name="Other"),
     ]
     flow = listing.instances(
-        ["Running", "Suspended"], wanted=ListingFilter(**wanted), order=SortOrder("id", "asc")
+        ["Running", "Suspended"], wanted=ListingFilter(**wanted), order_field="id", order_type="asc"
     )
     assert "".join(ids(stage(server(*rows)).run(flow).instances)) == expected
 

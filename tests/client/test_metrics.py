@@ -14,10 +14,9 @@ import pytest
 from airflow_provider_astrobpm.batches.batch_decision import StartLaunch
 from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_sender import BatchSender
-from airflow_provider_astrobpm.client import metrics, operations
+from airflow_provider_astrobpm.client import metrics, operations, process_state
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.metrics import NULL_METER, BufferedMeter, RequestCounts
-from airflow_provider_astrobpm.client.search import EndpointTraits
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.client.sync_client import BpmClient
 from airflow_provider_astrobpm.client.tokens import TokenCache
@@ -214,9 +213,8 @@ def test_batch_counts_starts_with_lost_answers(
 
     async def main() -> int:
         async with AsyncBpmClient(settings, tokens=TokenCache(), meter=recorder) as client:
-            starter = BatchSender(
-                client, max_concurrency=2, grace=0.1, endpoint=EndpointTraits(), log=lambda _: None
-            )
+            process_state.reset()
+            starter = BatchSender(client, max_concurrency=2, grace=0.1, log=lambda _: None)
             return len((await starter.start(iter(starts))).instances)
 
     assert asyncio.run(main()) == 7

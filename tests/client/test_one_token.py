@@ -17,10 +17,9 @@ from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_sender import BatchSender
 from airflow_provider_astrobpm.batches.bulk_change import BulkChange, change_all
 from airflow_provider_astrobpm.batches.send_state import SendState
-from airflow_provider_astrobpm.client import errors, operations
+from airflow_provider_astrobpm.client import errors, operations, process_state
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.operations import Operation
-from airflow_provider_astrobpm.client.search import EndpointTraits
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.client.sync_client import BpmClient
 from airflow_provider_astrobpm.client.tokens import TokenCache
@@ -218,9 +217,8 @@ def start_many(settings: Settings, count: int) -> SendState:
 
     async def main() -> SendState:
         async with AsyncBpmClient(settings, tokens=TokenCache()) as client:
-            starter = BatchSender(
-                client, endpoint=EndpointTraits(), log=lambda _note: None, max_concurrency=16
-            )
+            process_state.reset()
+            starter = BatchSender(client, log=lambda _note: None, max_concurrency=16)
             return await asyncio.wait_for(starter.start(iter(starts), count), 60)
 
     return asyncio.run(main())

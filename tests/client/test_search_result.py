@@ -108,6 +108,16 @@ class TestSearchById:
         assert kinds == [BpmInstance, UnexpectedAnswerError, InstanceNotFoundError, InstanceNotFoundError]
         assert search_result.failure is None
 
+    def test_with_by_id_refused_credentials_count_for_every_missing_instance(self, stage: Any) -> None:
+        found = {"1": instance("1", DONE), "2": too_long(), "3": AuthenticationError("no")}
+
+        def answer(operation: Operation[Any]) -> Any:
+            return found[operation.path.rsplit("/", 1)[1]]
+
+        search_result = stage(answer).run(search.find(dict.fromkeys("1234"), lookup="by_id"))
+        kinds = [type(search_result.instance_or_error(one)) for one in "1234"]
+        assert kinds == [BpmInstance, AuthenticationError, AuthenticationError, AuthenticationError]
+
     def test_malformed_first_read_by_id_is_not_repeated(self, stage: Any) -> None:
         seen = []
 
@@ -185,7 +195,7 @@ class TestSearchByKey:
         search_result = stage(server(ended, still_open, failing={RUNS: ServerError("x")}, times=1)).run(
             search.find({}, [KEY])
         )
-        assert search_result.match(KEY) is still_open
+        assert search_result.match_or_error(KEY) is still_open
         search_result = stage(server(ended, failing={"Terminated": ServerError("x")}, times=1)).run(
             search.find({}, [KEY])
         )

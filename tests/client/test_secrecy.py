@@ -150,6 +150,13 @@ def test_ellipsis_marks_a_cut() -> None:
     assert secrecy.quote("x" * 50, (), 10) == "x" * 10 + "…"
 
 
+def test_line_break_tag_with_a_wide_blank_is_a_break() -> None:
+    """An HTML page of a gateway may have a no-break space in a tag."""
+    for tag in ("<br>", "<\xa0br>", "<br\u2003/>"):
+        assert secrecy.quote(f"{TOKEN[:9]}{tag}{TOKEN[9:]} is bad", SECRETS) == "*** is bad"
+        assert secrecy.quote(f"no{tag}secret", SECRETS) == " ".join(f"no{tag}secret".split())
+
+
 def test_control_characters_are_escaped() -> None:
     assert secrecy.quote("a\x1b[31mb\u202ec\x07", ()) == "a\\x1b[31mb\\u202ec\\x07"
     assert secrecy.quote("two\r\nlines\x85and\u2028three", ()) == "two lines and three"

@@ -332,7 +332,7 @@ def deployed(
         airflow = Airflow(deployment, stack.home, emulator_server.control)
         deployment.start()
         airflow.start_triggerer()
-        airflow.until_up(dags=20)
+        airflow.until_up(dags=21)
         assert living(stack.home)
         yield airflow
         for child in reversed(deployment.components):

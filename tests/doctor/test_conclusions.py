@@ -28,7 +28,7 @@ from airflow_provider_astrobpm.doctor import (
     timestamp_findings,
 )
 from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, Finding
-from airflow_provider_astrobpm.doctor.observation import AnswerKind, Observation, Probe
+from airflow_provider_astrobpm.doctor.observation import Observation, Probe
 from airflow_provider_astrobpm.doctor.probe_lists import StateLists
 from airflow_provider_astrobpm.doctor.recommended_settings import recommended_extras
 from airflow_provider_astrobpm.doctor.report import Report
@@ -85,38 +85,58 @@ def answer_always(answer: Observation, _probe: Probe) -> Observation:
 @pytest.mark.parametrize(
     ("answer", "knows_5xx", "expected"),
     [
-        (observed([]), False, AnswerKind.ANSWERED),
-        (REFUSED, False, AnswerKind.REFUSED),
-        (FAILED, False, AnswerKind.UNCLEAR),
-        (FAILED, True, AnswerKind.UNCLEAR),
-        (CUT, True, AnswerKind.UNCLEAR),
-        (failed_with("405230099"), False, AnswerKind.UNCLEAR),
-        (failed_with("405230099"), True, AnswerKind.REFUSED),
-        (failed_with("0"), True, AnswerKind.UNCLEAR),
-        (Observation("", error=errors.ThrottledError("wait", status=429)), True, AnswerKind.UNCLEAR),
-        (Observation("", error=errors.AuthenticationError("token", status=401)), True, AnswerKind.UNCLEAR),
+        (observed([]), False, "answered"),
+        (REFUSED, False, "refused"),
+        (FAILED, False, "unclear"),
+        (FAILED, True, "unclear"),
+        (CUT, True, "unclear"),
+        (failed_with("405230099"), False, "unclear"),
+        (failed_with("405230099"), True, "refused"),
+        (failed_with("0"), True, "unclear"),
+        (Observation("", error=errors.ThrottledError("wait", status=429)), True, "unclear"),
+        (Observation("", error=errors.AuthenticationError("token", status=401)), True, "unclear"),
     ],
 )
-def test_kind_of_an_answer(answer: Observation, knows_5xx: bool, expected: AnswerKind) -> None:
-    assert observation.answer_kind(answer, refuses_with_5xx=knows_5xx) is expected
+def test_kind_of_an_answer(answer: Observation, knows_5xx: bool, expected: str) -> None:
+    seen = replace(answer, refuses_with_5xx=knows_5xx)
+    kinds = {"answered": seen.error is None, "refused": seen.is_refusal, "unclear": seen.is_unclear}
+    assert [kind for kind, applies in kinds.items() if applies] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("knows_5xx", "by_id", "variables", "extras"),
+    [(False, None, None, {}), (True, "refused", "refused", {"instance_lookup": "list"})],
+)
+def test_5xx_is_a_refusal_of_a_read_by_id_if_the_endpoint_refuses_so(
+    knows_5xx: bool, by_id: str | None, variables: str | None, extras: dict[str, Any]
+) -> None:
+    refused = replace(failed_with("405230099"), refuses_with_5xx=knows_5xx)
+    (row,) = rows("1")
+
+    def answer(probe: Probe) -> Observation:
+        return observed([row]) if probe.operation.kind == "query" else refused
+
+    findings, _ = run_flow(probe_queries.probe_by_id(row), answer)
+    assert (findings["get_by_id"].value, findings["get_variables"].value) == (by_id, variables)
+    assert recommended_extras(findings, SETTINGS) == extras
 
 
 @pytest.mark.parametrize(
     "result", ["rows", 0, [1], [{}], [{"id": 7, "state": "Running"}], [{"id": "1", "state": None}]]
 )
 def test_result_without_rows_or_instance(result: Any) -> None:
-    assert observation.rows_of(observed(result)) is None
-    assert observation.instance_of(observed(result)) is None
+    assert observed(result).rows is None
+    assert observed(result).instance is None
 
 
 @pytest.mark.parametrize("result", [None, {}, "", []])
 def test_empty_results_are_empty_lists(result: Any) -> None:
-    assert observation.rows_of(observed(result)) == []
+    assert observed(result).rows == []
 
 
 def test_row_without_a_state_is_skipped() -> None:
     known = {"id": "1", "state": "Running", "name": None}
-    assert observation.rows_of(observed([{"id": "2", "state": None}, known, None])) == [known]
+    assert observed([{"id": "2", "state": None}, known, None]).rows == [known]
 
 
 def test_evidence_line_is_short_and_has_no_body() -> None:
@@ -153,10 +173,8 @@ def test_several_states_in_one_request(empty_first: Any, full_first: Any, expect
             result = full_first if is_full_first else empty_first
             return result if isinstance(result, Observation) else observed(result)
 
-        findings, _ = run_flow(
-            probe_queries._probe_several_states(known, name, refuses_with_5xx=False), answer
-        )
-        assert findings[name].value == expected
+        _, finding = run_flow(probe_queries._probe_several_states(known, name), answer)
+        assert (finding.name, finding.value) == (name, expected)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +205,9 @@ def test_plus_as_a_space(with_blank: Any, plus: Any, unknown: str | None, expect
         asked.append(probe)
         return answer
 
-    findings, _ = run_flow(probe_queries._probe_plus(known, unknown, refuses_with_5xx=False), reply)
-    assert findings["plus"].value == expected
+    unknown_state = Finding("unknown_state", unknown, "", None)
+    _, finding = run_flow(probe_queries._probe_plus(known, unknown_state), reply)
+    assert (finding.name, finding.value) == ("plus", expected)
     assert asked[0].target == f"{asked[0].operation.path}?states={state.replace(' ', '+')}"
 
 
@@ -412,7 +431,7 @@ def test_text_and_json_have_the_same_findings_and_the_text_wraps() -> None:
 
 def test_start_is_recorded_before_it_is_sent_and_removed_if_it_was_not_sent() -> None:
     started = StartedInstances("P")
-    plan = probe_start._start(started, "key", csrf=False, with_variable=True, refuses_with_5xx=False)
+    plan = probe_start._start(started, "key", csrf=False, with_variable=True)
     next(plan)
     assert [str(start) for start in started.starts] == ["an instance with business key 'key'"]
     with pytest.raises(StopIteration):
@@ -424,7 +443,7 @@ def test_start_is_recorded_before_it_is_sent_and_removed_if_it_was_not_sent() ->
 def test_refused_start_is_removed_only_if_the_lists_show_no_instance(is_there: bool) -> None:
     started = StartedInstances("P")
     start, _ = run_flow(
-        probe_start._start(started, KEY, csrf=False, with_variable=True, refuses_with_5xx=False),
+        probe_start._start(started, KEY, csrf=False, with_variable=True),
         lambda _: REFUSED,
     )[1]
     assert started.starts == [start]
@@ -487,10 +506,9 @@ def test_start_whose_token_is_refused(
         shown = shows_at is not None and polls >= shows_at and probe.operation.query[0][1] == FULL
         return observed([row] if shown else [])
 
-    known = probe_refused_start.ListBehaviour(first, 3.0, newest_first=True)
-    findings, _ = run_flow(
-        probe_refused_start.probe_refused_start(started, KEY, known, StateLists({FULL: observed([])})), reply
-    )
+    before = StateLists({FULL: observed([])})
+    known = probe_refused_start.ListBehaviour(before, first, 3.0, newest_first=True)
+    findings, _ = run_flow(probe_refused_start.probe_refused_start(started, KEY, known), reply)
     finding = findings["refused_token_start"]
     assert (finding.value, finding.fine) == (value, None if value is None else value == "not started")
     assert len(started.not_ended()) == left
@@ -512,11 +530,11 @@ def test_start_with_a_wrong_token_is_sent_only_if_its_instance_would_show(
 ) -> None:
     started = StartedInstances("P", starts=[SentStart(KEY, "002N-own", end="Terminated")])
     first = {"id": "002N-own", "state": FULL, "businessKey": KEY if shows_first else "002N-own"}
-    known = probe_refused_start.ListBehaviour(
-        None if shows_first is None else first, 0, newest_first=newest_first
-    )
     before = StateLists({FULL: observed(unordered(rows_before))})
     before.max_rows = longest
-    plan = probe_refused_start.probe_refused_start(started, make_key("ba9876543210"), known, before)
+    known = probe_refused_start.ListBehaviour(
+        before, None if shows_first is None else first, 0, newest_first=newest_first
+    )
+    plan = probe_refused_start.probe_refused_start(started, make_key("ba9876543210"), known)
     assert isinstance(next(plan), Probe) is sends
     assert len(started.starts) == 1

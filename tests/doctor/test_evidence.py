@@ -90,7 +90,7 @@ def test_refused_lists_leave_dependent_findings_unknown(
     findings = run_on(failing="query", fault=fault, options=options).findings
     assert (findings["instances"].value, findings["instances"].fine) == ("refused", False)
     of_lists = ("fields", "order", "own_order", "row_cap", "others", "business_keys", "get_by_id")
-    assert_unknown(findings, *QUERY_FINDINGS, *of_lists, because="could be read")
+    assert_unknown(findings, "refusal", *QUERY_FINDINGS, *of_lists, because="could be read")
     assert_unknown(findings, "ended")
     assert not [finding for finding in findings.values() if "sees no instance" in finding.sentence]
 
@@ -124,11 +124,11 @@ def test_older_token_is_replaced_only_if_the_newer_one_works(
         "", error=errors.AuthenticationError("no", status=401), response=Response(401, {}, b"{}")
     )
     newer = observed([]) if newer_token_works else refused
-    findings, _ = run_flow(
+    _, finding = run_flow(
         probe_auth._probe_older_tokens(observed(TokenAnswer("one")), observed(TokenAnswer("two"))),
         lambda probe: refused if probe.token else newer,
     )
-    assert findings["older_tokens"].value == value
+    assert (finding.name, finding.value) == ("older_tokens", value)
 
 
 @WITHOUT_PERMISSION
@@ -288,8 +288,9 @@ def test_refusal_of_two_states_is_evidence_only_if_each_can_be_listed_alone() ->
         return REFUSED
 
     def probe_with(lists: StateLists) -> Finding:
-        flow = probe_queries._probe_several_states(lists, "states_with_commas", refuses_with_5xx=False)
-        return run_flow(flow, refuse)[0]["states_with_commas"]
+        flow = probe_queries._probe_several_states(lists, "states_with_commas")
+        finding: Finding = run_flow(flow, refuse)[1]
+        return finding
 
     both_listed = StateLists({FULL: observed(rows("1")), EMPTY: observed(rows("2"))})
     assert probe_with(both_listed).value == "refused"
@@ -306,9 +307,9 @@ def test_plus_is_a_space_only_if_the_rows_are_of_that_state(answered_state: str,
     state = probe_queries.STATES_WITH_BLANKS[0]
     lists = StateLists({state: observed([{**rows("1")[0], "state": state}])})
     answer = observed([{**rows("1")[0], "state": answered_state}])
-    flow = probe_queries._probe_plus(lists, None, refuses_with_5xx=False)
-    findings, _ = run_flow(flow, partial(answer_always, answer))
-    assert findings["plus"].value == value
+    flow = probe_queries._probe_plus(lists, Finding.unknown("unknown_state", ""))
+    _, finding = run_flow(flow, partial(answer_always, answer))
+    assert (finding.name, finding.value) == ("plus", value)
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,10 @@ def post_start(api: Api, **arguments: Any) -> requests.Response:
 
 def test_rules_are_applied_in_order_until_used_up() -> None:
     rules = FaultRules()
-    rules.add(Fault("query", "delay", times=2, skip=1))
-    rules.add(Fault("any", "html"))
+    rules.active += [Fault("query", "delay", times=2, skip=1), Fault("any", "html")]
     taken = [rules.take(kind) for kind in ("query", "start", "query", "query", "query")]
     assert [fault and fault.fault for fault in taken] == ["html", None, "delay", "delay", None]
-    assert rules.in_force() == []
+    assert rules.active == []
 
 
 def test_target_limits_a_rule_to_some_requests(api: Api, control: EmulatorControl) -> None:
@@ -52,13 +51,13 @@ def test_target_limits_a_rule_to_some_requests(api: Api, control: EmulatorContro
 
 def test_share_applies_a_rule_to_a_random_share() -> None:
     rules = FaultRules()
-    rules.add(Fault("query", "html", times=100_000, share=0.1))
-    rules.add(Fault("any", "delay", times=100_000, share=0.5))
+    rules.active.append(Fault("query", "html", times=100_000, share=0.1))
+    rules.active.append(Fault("any", "delay", times=100_000, share=0.5))
     taken = [rules.take("query") for _ in range(10_000)]
     counted = Counter(fault.fault if fault else None for fault in taken)
     assert 900 <= counted["html"] <= 1100
     assert 4200 <= counted["delay"] <= 4800
-    assert rules.in_force()[0]["times"] == 100_000 - counted["html"]
+    assert rules.active[0].times == 100_000 - counted["html"]
 
 
 def test_twice_repeats_each_row(api: Api, control: EmulatorControl) -> None:

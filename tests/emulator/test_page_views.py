@@ -1,7 +1,9 @@
-"""The views of the page: the rows of the table, the details of an instance, and its buttons."""
+"""What the page shows: the rows of the table, the details of an instance, and its buttons."""
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -10,17 +12,21 @@ import pytest
 from airflow_provider_astrobpm.client.states import STATES
 from airflow_provider_astrobpm.emulator.engine import Engine
 from airflow_provider_astrobpm.emulator.instances import Instance
-from airflow_provider_astrobpm.emulator.page.badges import Badge, badges
-from airflow_provider_astrobpm.emulator.page.instance_details import MAX_HISTORY_ROWS, Details, details
+from airflow_provider_astrobpm.emulator.page.formatting import badges
+from airflow_provider_astrobpm.emulator.page.instance_details import (
+    MAX_HISTORY_ROWS,
+    details,
+    variables_of,
+)
 from airflow_provider_astrobpm.emulator.page.overview import (
     MAX_ROWS,
     ROWS_PER_STEP,
     FilterError,
-    Overview,
     OverviewFilter,
     overview,
     startable,
 )
+from airflow_provider_astrobpm.emulator.page.render import render
 from airflow_provider_astrobpm.emulator.process_scripts import parse_script
 from airflow_provider_astrobpm.emulator.switches import Switches
 
@@ -45,6 +51,51 @@ processes:
 """
 
 
+def text_of(html: str) -> str:
+    """Return the visible text."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
+
+
+class Shown(str):
+    """A page as HTML."""
+
+    __slots__ = ()
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The texts of the cells of each row of the table."""
+        rows = re.findall(r"<tr.*?</tr>", self.partition("<tbody>")[2], re.DOTALL)
+        return [[text_of(cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)] for row in rows]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the instances in the table."""
+        return re.findall(r'<tr id="row-(.*?)"', self)
+
+    @property
+    def counts(self) -> str:
+        """The caption of the table, or what the page shows instead of a table."""
+        (caption,) = re.findall(r'<caption>.*?</caption>|<p id="nothing".*?</p>', self, re.DOTALL)
+        return text_of(caption)
+
+    @property
+    def more(self) -> str:
+        """The address of "Show more"; empty without it."""
+        return unescape("".join(re.findall(r'<p id="more"><a href="(.*?)">', self)))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The facts about an instance."""
+        pairs = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", self.partition('<section id="variables"')[0])
+        return {text_of(name): text_of(value) for name, value in pairs}
+
+    def options(self, name: str) -> list[tuple[str, bool]]:
+        """Return the options of a filter, without "All", each with whether it is chosen."""
+        (select,) = re.findall(rf'<select id="by-{name}".*?</select>', self, re.DOTALL)
+        found = re.findall(r'<option value="(.+?)"( selected)?>', select)
+        return [(unescape(value), bool(chosen)) for value, chosen in found]
+
+
 class EngineHarness:
     """An engine with a clock that the tests advance."""
 
@@ -52,11 +103,16 @@ class EngineHarness:
         self.now = BEGUN
         self.engine = Engine(lambda: self.now, parse_script(SCRIPT, "test"), Switches().changed(**switches))
 
-    def overview(self, **asked: Any) -> Overview:
-        return overview(self.engine, OverviewFilter(**asked), self.now)
+    def overview(self, ahead: float = 0.0, **asked: Any) -> Shown:
+        view = overview(self.engine, OverviewFilter(**asked))
+        shown: dict[str, Any] = {"started": None, "error": None, "typed": {}, "now": self.now, "ahead": ahead}
+        return Shown(render("overview", **view, **shown).decode())
 
-    def details(self, instance: Instance) -> Details:
-        return details(self.engine.instance(instance.id), self.engine, self.now)
+    def details(self, instance: Instance) -> Shown:
+        view = details(self.engine.instance(instance.id), self.engine)
+        names = {"new": "set:", "old": "was:", "text_of": lambda variable, _typed: variable.text}
+        shown: dict[str, Any] = {"said": "", "error": None, "form": "", "typed": {}, "now": self.now}
+        return Shown(render("instance", **view, **names, **shown).decode())
 
 
 @pytest.fixture
@@ -69,21 +125,14 @@ def test_rows_are_listed_newest_first(harness: EngineHarness) -> None:
     harness.now += 7_500
     second = harness.engine.start("Instant")
     shown = harness.overview()
-    assert [row.id for row in shown.rows] == [second.id, first.id]
-    newer, older = shown.rows
-    assert (newer.process, newer.title, newer.bp_status, newer.age) == (
-        "Instant",
-        "",
-        "Done",
-        "under a minute",
-    )
-    assert (older.business_key, older.title, older.age) == ("key-1", "Mine", "2 h 5 min")
-    assert older.started == "2023-11-14 22:13:20"
-    assert (older.badges, newer.badges) == (
-        (Badge(WAITING, "waiting-for-people"),),
-        (Badge("Completed OK", "succeeded"),),
-    )
-    assert (shown.total, shown.found, shown.more, shown.ahead) == (2, 2, "", "")
+    assert shown.ids == [second.id, first.id]
+    assert shown.rows == [
+        [f"Instant {second.id}", "✓ Completed OK", "Done", second.id, "under a minute"],
+        ["Asked key-1 Mine", f"◔ {WAITING}", "Submitted", "key-1", "2 h 5 min"],
+    ]
+    assert 'title="Started 2023-11-14 22:13:20"' in shown
+    assert re.findall(r'class="badge (.*?)"', shown) == ["succeeded", "waiting-for-people"]
+    assert (shown.counts, shown.more, "advanced" in shown) == ("2 instances, newest first", "", False)
 
 
 @pytest.mark.parametrize(
@@ -100,30 +149,42 @@ def test_rows_are_listed_newest_first(harness: EngineHarness) -> None:
     ],
 )
 def test_filters_select_by_process_and_state(
-    harness: EngineHarness, asked: dict[str, str], found: list[str]
+    harness: EngineHarness, asked: dict[str, Any], found: list[str]
 ) -> None:
     harness.engine.start("Asked")
     harness.engine.act(harness.engine.start("Asked").id, "suspend")
     harness.engine.start("Instant")
     shown = harness.overview(**asked)
-    assert [row.process for row in shown.rows] == found
-    assert (shown.total, shown.found) == (3, len(found))
+    assert [row[0].split()[0] for row in shown.rows] == found
+    assert (
+        shown.counts
+        == {
+            0: "None of the 3 instances matches the filter.",
+            1: "1 instance, out of 3 in total, newest first",
+            2: "2 instances, out of 3 in total, newest first",
+            3: "3 instances, newest first",
+        }[len(found)]
+    )
 
 
 def test_filter_options_include_the_chosen_values(harness: EngineHarness) -> None:
     shown = harness.overview(process="Gone", state="Odd")
-    assert [each.value for each in shown.processes] == ["Asked", "Instant", "Old", "Gone"]
-    assert [each.value for each in shown.states] == [*STATES, "Odd"]
-    assert [each.value for each in (*shown.processes, *shown.states) if each.chosen] == ["Gone", "Odd"]
+    processes, states = shown.options("process"), shown.options("state")
+    assert [value for value, _ in processes] == ["Asked", "Instant", "Old", "Gone"]
+    assert [value for value, _ in states] == [*STATES, "Odd"]
+    assert [value for value, chosen in (*processes, *states) if chosen] == ["Gone", "Odd"]
 
 
 def test_show_more_adds_rows_in_steps(harness: EngineHarness) -> None:
     ids = [harness.engine.start("Asked").id for _ in range(ROWS_PER_STEP + 5)]
     shown = harness.overview(process="Asked")
-    assert [row.id for row in shown.rows] == ids[: -ROWS_PER_STEP - 1 : -1]
-    assert (shown.found, shown.more) == (ROWS_PER_STEP + 5, f"/?process=Asked&show={2 * ROWS_PER_STEP}")
+    assert shown.ids == ids[: -ROWS_PER_STEP - 1 : -1]
+    assert (shown.counts, shown.more) == (
+        f"The newest {ROWS_PER_STEP} of {ROWS_PER_STEP + 5} instances",
+        f"/?process=Asked&show={2 * ROWS_PER_STEP}",
+    )
     more = OverviewFilter.read(dict(parse_qsl(urlsplit(shown.more).query)))
-    assert len(overview(harness.engine, more, harness.now).rows) == ROWS_PER_STEP + 5
+    assert harness.overview(process=more.process, show=more.show).ids == ids[::-1]
     assert harness.overview(show=ROWS_PER_STEP + 5).more == ""
 
 
@@ -132,7 +193,11 @@ def test_the_number_of_rows_is_limited(harness: EngineHarness) -> None:
         harness.engine.start("Asked")
     assert harness.overview(show=MAX_ROWS - 1).more == f"/?show={MAX_ROWS}"
     shown = harness.overview(show=MAX_ROWS)
-    assert (shown.found, len(shown.rows), shown.more) == (MAX_ROWS + 1, MAX_ROWS, "")
+    assert (shown.counts, len(shown.rows), shown.more) == (
+        f"The newest {MAX_ROWS:,} of {MAX_ROWS + 1:,} instances",
+        MAX_ROWS,
+        "",
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,16 +226,18 @@ def test_an_invalid_show_is_refused(show: str) -> None:
 
 
 def test_the_overview_shows_how_far_the_clock_was_advanced(harness: EngineHarness) -> None:
-    assert overview(harness.engine, OverviewFilter(), harness.now, ahead=3_600.0).ahead == "1 h"
+    assert "The emulator's clock was advanced by 1 h." in text_of(harness.overview(ahead=3_600.0))
 
 
 def test_startable_processes_list_their_settable_variables(harness: EngineHarness) -> None:
-    assert [(each.text, each.variables) for each in startable(harness.engine)] == [
-        ("Asked", ("comment", "amount", "parts")),
-        ("Instant", ()),
-        ("Old 1.0.0 (not active)", ("note",)),
-        ("Old 2.0.0", ()),
+    shown = re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", harness.overview().partition("</form>")[0])
+    assert [(text_of(name), text_of(variables)) for name, variables in shown] == [
+        ("Asked", "comment , amount , parts"),
+        ("Instant", "none"),
+        ("Old 1.0.0 (not active)", "note"),
+        ("Old 2.0.0", "none"),
     ]
+    assert [name for name, _ in startable(harness.engine)] == [text_of(name) for name, _ in shown]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +252,7 @@ def test_a_suspended_instance_has_a_badge(suspend_state: str, shown: list[str]) 
     harness = EngineHarness(suspend_state=suspend_state)
     instance = harness.engine.start("Asked")
     harness.engine.act(instance.id, "suspend")
-    assert [badge.state for badge in badges(instance, harness.engine)] == shown
+    assert [*badges(instance, harness.engine)] == shown
 
 
 @pytest.mark.parametrize(
@@ -209,39 +276,44 @@ def test_outcomes_and_actions_depend_on_the_state(
         else:
             harness.engine.act(instance.id, each)
     shown = harness.details(instance)
-    assert (shown.outcomes, shown.allowed_actions) == (outcomes, allowed_actions)
-    assert shown.can_set is bool(allowed_actions)
+    assert tuple(re.findall('name="outcome" value="(.*?)"', shown)) == outcomes
+    assert tuple(re.findall('formaction=".*?/([a-z]+)"', shown)) == allowed_actions
+    assert ("Set variables" in shown) is bool(allowed_actions)
 
 
 def test_a_hidden_instance_can_only_be_broken() -> None:
     harness = EngineHarness(see_others=False)
     shown = harness.details(harness.engine.start("Asked", created_by="Li"))
-    assert (shown.hidden, shown.allowed_actions, shown.can_set) == (True, ("break",), False)
-    assert shown.outcomes == ("approve", "reject")
+    assert shown.facts["API"] == "does not show this instance, because a switch hides it"
+    assert re.findall('formaction=".*?/([a-z]+)"', shown) == ["break"]
+    assert re.findall('name="outcome" value="(.*?)"', shown) == ["approve", "reject"]
+    assert "Set variables" not in shown
 
 
 def test_variables_show_their_form_and_whether_they_can_be_set(harness: EngineHarness) -> None:
     instance = harness.engine.start("Asked", variables={"comment": "two\nlines"})
     instance.variables["more"] = "x" * 3_000
-    shown = {each.name: each for each in harness.details(instance).variables}
-    assert {name: (each.form, each.settable, each.lines) for name, each in shown.items()} == {
-        "comment": ("text", True, 3),
-        "amount": ("JSON", True, 1),
-        "parts": ("JSON", True, 5),
-        "approved_by": ("text", False, 1),
-        "more": ("text", False, 12),
+    shown = {each.name: each for each in variables_of(instance, harness.engine)}
+    assert {name: (each.settable, each.lines) for name, each in shown.items()} == {
+        "comment": (True, 3),
+        "amount": (True, 1),
+        "parts": (True, 5),
+        "approved_by": (False, 1),
+        "more": (False, 12),
     }
     assert shown["parts"].text == "[\n  1,\n  2\n]"
     assert (shown["approved_by"].why_not, shown["more"].why_not) == (
         "read-only",
         "not declared by the process",
     )
-    assert shown["more"].value.endswith("… (1,000 more characters)")
+    page = text_of(harness.details(instance))
+    assert re.findall(r"(\w+) JSON", page) == ["amount", "parts"]
+    assert f"{'x' * 2_000}… (1,000 more characters)" in page
 
 
 def test_a_long_value_cannot_be_edited(harness: EngineHarness) -> None:
-    shown = harness.details(harness.engine.start("Asked", variables={"comment": "x" * 2_001}))
-    (comment,) = (each for each in shown.variables if each.name == "comment")
+    instance = harness.engine.start("Asked", variables={"comment": "x" * 2_001})
+    (comment,) = (each for each in variables_of(instance, harness.engine) if each.name == "comment")
     assert (comment.settable, comment.why_not[:28]) == (False, "longer than 2,000 characters")
 
 
@@ -251,13 +323,17 @@ def test_the_history_shows_times_events_and_states(harness: EngineHarness) -> No
     harness.engine.decide(instance.id, "approve", "Li")
     harness.now += 60
     shown = harness.details(instance)
-    assert [(each.at[11:], each.what, each.state.state, each.bp_status) for each in shown.history] == [
-        ("22:13:20", f"entered {WAITING}", WAITING, "Submitted"),
-        ("22:14:50", "Li chose approve", WAITING, "Approved"),
-        ("22:14:50", "entered Running", "Running", "Publishing"),
-        ("22:15:50", "ended", "Completed OK", "Publishing"),
+    assert shown.rows == [
+        ["2023-11-14 22:13:20", f"entered {WAITING}", f"◔ {WAITING}", "Submitted"],
+        ["2023-11-14 22:14:50", "Li chose approve", f"◔ {WAITING}", "Approved"],
+        ["2023-11-14 22:14:50", "entered Running", "▸ Running", "Publishing"],
+        ["2023-11-14 22:15:50", "ended", "✓ Completed OK", "Publishing"],
     ]
-    assert (shown.age, shown.lasted, shown.task_outcome, shown.earlier) == ("2 min", "2 min", "approve", 0)
+    assert shown.counts == "Events, oldest first"
+    facts = shown.facts
+    assert facts["Started"] == "2023-11-14 22:13:20 UTC by machine , age 2 min"
+    assert facts["Ended"] == "2023-11-14 22:15:50 UTC, took 2 min"
+    assert facts["Outcome of the last task"] == "approve"
 
 
 def test_a_long_history_shows_only_the_latest_entries(harness: EngineHarness) -> None:
@@ -265,10 +341,13 @@ def test_a_long_history_shows_only_the_latest_entries(harness: EngineHarness) ->
     for number in range(MAX_HISTORY_ROWS + 9):
         harness.engine.set_variables(instance.id, {"amount": number})
     shown = harness.details(instance)
-    assert (len(shown.history), shown.earlier) == (MAX_HISTORY_ROWS, 10)
+    assert len(shown.rows) == MAX_HISTORY_ROWS
+    assert shown.counts == f"The last {MAX_HISTORY_ROWS} entries; 10 earlier ones are not shown"
 
 
 def test_times_use_the_zone_of_the_server() -> None:
     harness = EngineHarness(utc_offset=8.0)
     shown = harness.details(harness.engine.start("Asked"))
-    assert (shown.started, shown.zone, shown.ended, shown.lasted) == ("2023-11-15 06:13:20", "UTC+8", "", "")
+    assert shown.facts["Started"].startswith("2023-11-15 06:13:20 UTC+8 by")
+    assert "Time (UTC+8)" in shown
+    assert "Ended" not in shown.facts

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as changed
 
-from airflow_provider_astrobpm.client import _tls, errors, operations
+from airflow_provider_astrobpm.client import _route, errors, operations
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.async_transport import AsyncTransport
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
@@ -103,10 +103,11 @@ class TestProxies:
             ):
                 monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
                 monkeypatch.setenv("NO_PROXY", f"somewhere.invalid:{near.port}")
-                async with transport_to(1, allow_http=True, base_url="http://somewhere.invalid") as transport:
-                    for _ in range(2):
-                        for port in (1, near.port):
-                            await transport.send(changed(GET, target=f":{port}/x"))
+                for port in (1, near.port):
+                    base_url = f"http://somewhere.invalid:{port}"
+                    async with transport_to(1, allow_http=True, base_url=base_url) as transport:
+                        for _ in range(2):
+                            await transport.send(GET)
                 assert (len(proxy.requests), len(near.requests)) == (2, 2)
 
         run(main())
@@ -290,8 +291,8 @@ class TestTls:
             read.append(threading.get_ident())
             return original(settings)
 
-        original = _tls.create_context
-        monkeypatch.setattr(_tls, "create_context", context)
+        original = _route.create_context
+        monkeypatch.setattr(_route, "create_context", context)
 
         async def main() -> None:
             async with answering(answer(b"{}")).running(server_context(certificates)) as server:

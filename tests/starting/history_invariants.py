@@ -108,7 +108,7 @@ class Invariants:
         if may_mistake or is_forgotten or world.is_mistaken:
             return
         if (
-            not world.this.is_certain
+            not world.this.generation_is_certain
             or (self._history.keeps_open and not self._has_another(item))
             or item.owner[:2] == (world.region, world.generation)
             or item.owner.region != world.region
@@ -197,7 +197,7 @@ class Invariants:
         is_left = (
             self._history.keeps_open
             or self._history.mode == "adopt"
-            or not world.this.is_certain
+            or not world.this.generation_is_certain
             or getattr(prior, "left_open", False)
         )
         is_gone_on_with = (
@@ -209,7 +209,7 @@ class Invariants:
         """Return whether an instance of a deleted run is indistinguishable from one of this run."""
         if item.foreign != "deleted run":
             return False
-        seems, since = self._world.server.seems_to_be_from(item), self._world.since
+        seems, since = self._world.server.seems_to_be_from(item), self._world.this.since
         began = self._world.subject.tells_of_a_start(self._world.prior) or None
         if began is not None and since is not None:
             return seems is not None and seems >= min(began, since) - ZONES - 1

@@ -26,7 +26,7 @@ from airflow_provider_astrobpm.client.errors import (
 )
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.operations import Operation
-from airflow_provider_astrobpm.client.protocol import NeedToken, Request, Response, TokenNotAtFault, call_flow
+from airflow_provider_astrobpm.client.protocol import NeedToken, Request, Response, call_flow
 from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
 from tests.starting.history import HOUR, Server
 
@@ -331,14 +331,14 @@ class HistoryServer:
         talk = call_flow(operation, connection="my_conn")
         answers = iter(fault.answers)
         try:
-            step: NeedToken | TokenNotAtFault | Request = next(talk)
+            step: NeedToken | Request = next(talk)
             while True:
-                reply: Any = None
+                reply: Any
                 if isinstance(step, NeedToken):
                     reply = self._token(step, fault)
-                elif isinstance(step, Request) and step.method == "GET":
+                elif step.method == "GET":
                     reply = BAD_TOKEN if fault.refuses_a_query else EMPTY
-                elif isinstance(step, Request):
+                else:
                     reply = self._reply(step, answers)
                 step = talk.throw(reply) if isinstance(reply, CallError) else talk.send(reply)
         except StopIteration as stop:

@@ -23,9 +23,9 @@ from airflow_provider_astrobpm.client.settings import Settings, StaticToken
 from airflow_provider_astrobpm.client.states import StateClass, class_of
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, Region, TaskIdentity
 from airflow_provider_astrobpm.starting.decision import StartRecord, StartRequest
-from airflow_provider_astrobpm.starting.generation import Generation
 from airflow_provider_astrobpm.starting.instance_starter import InstanceStarter
 from airflow_provider_astrobpm.starting.try_record import TryRecord
+from airflow_provider_astrobpm.starting.try_request import TaskTry
 from tests.starting.history import GRACE, History
 from tests.support.virtual_time import VirtualLoop
 
@@ -45,11 +45,7 @@ Outcome = tuple[dict[int, BpmInstance], frozenset[int]]
 class Process(Protocol):
     """The process of one try. All effects go through it, and it may be killed at each of them."""
 
-    identity: TaskIdentity
-    this: Generation
-    number: int
-    max_tries: int
-    since: float | None
+    this: TaskTry
     elapsed: float
 
     def clock(self) -> float:
@@ -106,17 +102,12 @@ class One:
         order = StartRequest(
             start=lambda key: operations.start(NAME, business_key=key),
             bpm_name=NAME,
-            identity=process.identity,
-            generation=process.this.number,
-            try_number=process.number,
+            **vars(process.this),
             business_key=AUTHORS_KEY if history.mode else None,
             if_open_instance_exists=history.mode or "start",
             keeps_open=history.keeps_open,
             accepts=self.accepts,
             grace=GRACE,
-            since=process.since,
-            max_tries=process.max_tries,
-            generation_is_certain=process.this.is_certain,
         )
         launcher = InstanceStarter(
             order,
@@ -203,16 +194,11 @@ class Batch:
         """Run the try up to its wait."""
         history = self._history
         order = BatchRequest(
-            identity=process.identity,
-            generation=process.this.number,
-            try_number=process.number,
+            **vars(process.this),
             keeps_open=history.keeps_open,
             accepts=self.accepts,
             own_keys=self.authors_keys,
             grace=GRACE,
-            since=process.since,
-            max_tries=process.max_tries,
-            generation_is_certain=process.this.is_certain,
         )
         process_state.reset()  # another process
         with closing(Loop(process)) as loop:

@@ -24,12 +24,7 @@ from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.operations import Operation, Sleep
 from airflow_provider_astrobpm.client.resend_policy import resending
 from airflow_provider_astrobpm.client.settings import Settings, StaticToken
-from airflow_provider_astrobpm.starting.generation import Generation
-from airflow_provider_astrobpm.starting.try_record import (
-    TaskTry,
-    began_at_earliest,
-    generation_by_record,
-)
+from airflow_provider_astrobpm.starting.try_request import TaskTry
 from tests.starting.history import (
     DAY,
     GRACE,
@@ -70,7 +65,6 @@ class World:
         self.server.terminating = self.invariants.check_termination
         self.subject: One | Batch = One(history) if history.subject == "one" else Batch(history)
         self.due = None if history.run_age is None else BEGINNING - history.run_age * DAY
-        self.since: float | None = None
         self.retries = history.retries
         self.has_changed_retries = self.has_changed_input = False
         self.is_loop = any(isinstance(step, Iterate) for step in history.steps)
@@ -81,7 +75,7 @@ class World:
             self._begin_foreign(number, foreign)
         # State of the running try.
         self.step = Try()
-        self.this = Generation(1)
+        self.this: TaskTry
         self.prior: Any = None
         """The record before this try."""
         self.started: list[int] = []
@@ -237,19 +231,17 @@ class World:
 
     def _run(self) -> None:
         """Run the operator's steps, with the record as ``task_base.task_state_record.begin`` passes it."""
-        self.this = generation_by_record(
-            self.prior, try_number=self.number, max_tries=self.max_tries, retries=self.retries
-        )
-        self.since = began_at_earliest(self.prior, try_number=self.number, now=self.clock(), due=self.due)
-        self._note_mistakes()
-        intent: Any = TaskTry(
-            identity=self.identity,
-            generation=self.this.number,
-            max_tries=self.max_tries,
+        self.this = TaskTry.of(
+            self.identity,
+            self.prior,
             try_number=self.number,
-            since=self.since,
-            generation_is_certain=self.this.is_certain,
-        ).intent(self.prior, self.subject.kind)
+            max_tries=self.max_tries,
+            retries=self.retries,
+            now=self.clock(),
+            due=self.due,
+        )
+        self._note_mistakes()
+        intent: Any = self.this.intent(self.prior, self.subject.kind)
         if intent != self.prior and self.history.has_store:
             self.remember(intent)
         try:
@@ -269,14 +261,14 @@ class World:
         hides_a_clear = (
             prior is not None and prior.max_tries == self.max_tries and prior.generation < self.generation
         )
-        is_other = has_no_numbers and self.label not in (None, self.this.number)
+        is_other = has_no_numbers and self.label not in (None, self.this.generation)
         has_changed = self.retries != self.retries_at_clear
         if is_other or ((has_no_numbers or hides_a_clear) and has_changed):
             self.is_mistaken = True
-        self.label = self.this.number
+        self.label = self.this.generation
 
     def _note_failure(self, launched: dict[int, BpmInstance], met: frozenset[int]) -> None:
-        noted = self.subject.after_failure(self.store, self.step.ends, self.this.number, launched, met)
+        noted = self.subject.after_failure(self.store, self.step.ends, self.this.generation, launched, met)
         if noted is not None:
             self.remember(noted)
 

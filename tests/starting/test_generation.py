@@ -9,13 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
-from airflow_provider_astrobpm.starting.generation import Generation, RecordedTries, generation_of
-from airflow_provider_astrobpm.starting.try_record import (
-    TaskTry,
-    TryRecord,
-    began_at_earliest,
-    generation_by_record,
-)
+from airflow_provider_astrobpm.starting.generation import Generation, generation_of
+from airflow_provider_astrobpm.starting.try_record import TryRecord
+from airflow_provider_astrobpm.starting.try_request import TaskTry
 
 
 def recorded_intent(record: TryRecord | None, kind: type[TryRecord], **fields: Any) -> TryRecord:
@@ -31,17 +27,17 @@ def recorded_intent(record: TryRecord | None, kind: type[TryRecord], **fields: A
         (1, 3, 5, None, Generation(1)),
         (2, 3, 1, None, Generation(2, is_certain=False)),
         (2, 3, 5, None, Generation(1, is_certain=False)),
-        (2, 3, 1, RecordedTries(1, 3), Generation(1)),
-        (2, 3, 5, RecordedTries(1, 3), Generation(1)),
-        (2, 3, 2, RecordedTries(1, 3), Generation(1, is_certain=False)),
-        (3, 5, 3, RecordedTries(1, 3), Generation(3)),
-        (4, 5, 3, RecordedTries(3, 5), Generation(3)),
-        (3, 5, 1, RecordedTries(1, 3), Generation(3, is_certain=False)),
-        (3, 5, 6, RecordedTries(1, 3), Generation(3, is_certain=False)),
-        (2, 3, 3, RecordedTries(1), Generation(1)),
-        (2, 4, 3, RecordedTries(1), Generation(2)),
-        (2, 3, 1, RecordedTries(1), Generation(1, is_certain=False)),
-        (2, 3, 5, RecordedTries(1), Generation(1, is_certain=False)),
+        (2, 3, 1, TryRecord(generation=1, max_tries=3), Generation(1)),
+        (2, 3, 5, TryRecord(generation=1, max_tries=3), Generation(1)),
+        (2, 3, 2, TryRecord(generation=1, max_tries=3), Generation(1, is_certain=False)),
+        (3, 5, 3, TryRecord(generation=1, max_tries=3), Generation(3)),
+        (4, 5, 3, TryRecord(generation=3, max_tries=5), Generation(3)),
+        (3, 5, 1, TryRecord(generation=1, max_tries=3), Generation(3, is_certain=False)),
+        (3, 5, 6, TryRecord(generation=1, max_tries=3), Generation(3, is_certain=False)),
+        (2, 3, 3, TryRecord(generation=1), Generation(1)),
+        (2, 4, 3, TryRecord(generation=1), Generation(2)),
+        (2, 3, 1, TryRecord(generation=1), Generation(1, is_certain=False)),
+        (2, 3, 5, TryRecord(generation=1), Generation(1, is_certain=False)),
     ],
     ids=[
         "first try",
@@ -64,9 +60,9 @@ def recorded_intent(record: TryRecord | None, kind: type[TryRecord], **fields: A
     ],
 )
 def test_the_table(
-    try_number: int, max_tries: int, retries: int, recorded: RecordedTries | None, generation: Generation
+    try_number: int, max_tries: int, retries: int, recorded: TryRecord | None, generation: Generation
 ) -> None:
-    found = generation_of(try_number=try_number, max_tries=max_tries, retries=retries, recorded=recorded)
+    found = generation_of(recorded, try_number=try_number, max_tries=max_tries, retries=retries)
     assert found == generation
 
 
@@ -86,7 +82,7 @@ def test_a_certain_generation_is_correct(at_first: int, tries: list[tuple[str, i
             max_tries, truth = number - 1 + before, number
         before = retries
         is_hidden = why == "clear" and record is not None and record.max_tries == max_tries
-        found = generation_by_record(record, try_number=number, max_tries=max_tries, retries=retries)
+        found = generation_of(record, try_number=number, max_tries=max_tries, retries=retries)
         assert 1 <= found.number <= number
         computed = max_tries - retries + 1
         if is_hidden:  # the clear looks like a retry, so nothing of the previous generation is terminated
@@ -108,9 +104,9 @@ def test_a_certain_generation_is_correct(at_first: int, tries: list[tuple[str, i
 def test_a_generation_stays_uncertain_until_a_start_or_an_adoption() -> None:
     numbers = {"try_number": 3, "max_tries": 3, "retries": 5}
     asked = TryRecord(generation=1, max_tries=3, is_unclear=True, told=True)
-    assert generation_by_record(asked, **numbers) == Generation(1, is_certain=False)
+    assert generation_of(asked, **numbers) == Generation(1, is_certain=False)
     started = TryRecord(generation=1, max_tries=3)
-    assert generation_by_record(started, **numbers) == Generation(1)
+    assert generation_of(started, **numbers) == Generation(1)
 
 
 def test_a_rewritten_record_proves_nothing_about_its_own_generation() -> None:
@@ -124,12 +120,17 @@ def test_a_rewritten_record_proves_nothing_about_its_own_generation() -> None:
     assert whole.covers(4), "a start of any generation would have been recorded"
 
 
-def test_began_at_earliest() -> None:
+def test_when_the_first_try_can_have_begun() -> None:
+    def began_at(record: TryRecord | None, *, try_number: int, due: float | None) -> float | None:
+        identity = TaskIdentity("dag", "run", "task")
+        numbers = {"try_number": try_number, "max_tries": 3, "retries": 3}
+        return TaskTry.of(identity, record, **numbers, now=100.0, due=due).since
+
     known = TryRecord(generation=1, since=50.0)
-    assert began_at_earliest(None, try_number=1, now=100.0, due=20.0) == 100.0
-    assert began_at_earliest(known, try_number=2, now=100.0, due=20.0) == 50.0
-    assert began_at_earliest(TryRecord(generation=1), try_number=2, now=100.0, due=20.0) == 20.0
-    assert began_at_earliest(None, try_number=2, now=100.0, due=None) is None
+    assert began_at(None, try_number=1, due=20.0) == 100.0
+    assert began_at(known, try_number=2, due=20.0) == 50.0
+    assert began_at(TryRecord(generation=1), try_number=2, due=20.0) == 20.0
+    assert began_at(None, try_number=2, due=None) is None
 
 
 @pytest.mark.parametrize("try_number", [1, 2])

@@ -127,8 +127,8 @@ def _old_if_unknown(*arguments: Any, **more: Any) -> Placement:
     return Placement.BEFORE if placed is Placement.UNKNOWN else placed
 
 
-def _by_numbers_alone(_record: Any, *, try_number: int, max_tries: int, retries: int) -> Generation:
-    return generation_of(try_number=try_number, max_tries=max_tries, retries=retries)
+def _by_numbers_alone(_record: Any, **numbers: int) -> Generation:
+    return generation_of(None, **numbers)
 
 
 LOST = Try(faults=("400 after",))
@@ -194,8 +194,8 @@ MUTATIONS: dict[str, Mutation] = {
         History(steps=(Try(faults=("400 after",), lag=GRACE), Try())),
     ),
     "the generation follows from today's retries": Mutation(
-        history_world,
-        "generation_by_record",
+        try_request,
+        "generation_of",
         _by_numbers_alone,
         History(steps=(Try(), Retries(2), Try())),
     ),

@@ -34,6 +34,10 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
+def rows_of(path: str, **options: Any) -> list[tuple[str, object]]:
+    return [(str(where), launch) for where, launch in batch_input_file.read(path, **options)]
+
+
 def test_launch_without_an_id_gets_its_line_number(write: Write) -> None:
     path = write(".csv", b'id,title,note\n\na,,x\n,T,"two\nlines"\n,,y\n')
     given = parse_launches(batch_input_file.read(str(path)), bpm_name="Approval")
@@ -100,7 +104,7 @@ def test_reads_launches(
 ) -> None:
     path = write(suffix, content)
     expected = [(f"line {number} of {path}", launch) for number, launch in launches]
-    assert list(batch_input_file.read(str(path))) == expected
+    assert rows_of(str(path)) == expected
 
 
 @pytest.mark.parametrize(
@@ -165,15 +169,13 @@ def test_good_launches_come_before_the_error(write: Write) -> None:
 @pytest.mark.parametrize("prefix", ["", "file://", "local://"])
 def test_local_paths(prefix: str, write: Write) -> None:
     path = prefix + str(write("é 100%20@.csv", b"title,a@b\nx,1"))
-    assert list(batch_input_file.read(path)) == [
-        (f"line 2 of {path}", {"title": "x", "variables": {"a@b": "1"}})
-    ]
+    assert rows_of(path) == [(f"line 2 of {path}", {"title": "x", "variables": {"a@b": "1"}})]
 
 
 def test_relative_path(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(".jsonl", b"{}")
     monkeypatch.chdir(path.parent)
-    assert list(batch_input_file.read(path.name)) == [("line 1 of launches.jsonl", {})]
+    assert rows_of(path.name) == [("line 1 of launches.jsonl", {})]
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeObjectStorage]:
 def test_uses_the_right_connection(path: str, conn_id: str | None, used: str | None, stored: Any) -> None:
     store = stored([b"{}"], used)
     shown = path.replace("named@", "").partition("?")[0]
-    assert list(batch_input_file.read(path, conn_id=conn_id)) == [(f"line 1 of {shown}", {})]
+    assert rows_of(path, conn_id=conn_id) == [(f"line 1 of {shown}", {})]
     assert store.addresses == [path.replace("named@", "")]
 
 

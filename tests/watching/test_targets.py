@@ -11,7 +11,6 @@ from airflow_provider_astrobpm.watching.targets import (
     DIGEST_LENGTH,
     ENTRY_KEY_LENGTH,
     MAX_BP_STATUSES,
-    MISSING_GRACE_SECONDS,
     WatchTargets,
     instance_digest,
 )
@@ -95,27 +94,24 @@ def test_a_suspended_instance_counts_in_either_form(state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entered", "statuses", "number", "absent", "is_seen", "left"),
+    ("entered", "statuses", "number", "is_seen", "left"),
     [
-        ([COMPLETED, RUNNING], None, "01", 0, False, True),  # Running is not an end
-        ([COMPLETED, RUNNING], None, "01", 0, True, True),
-        ([COMPLETED, RUNNING], None, "00", 0, False, False),  # Completed OK is an end
-        ([COMPLETED, RUNNING], None, "00", MISSING_GRACE_SECONDS - 1, False, False),
-        ([COMPLETED, RUNNING], None, "00", MISSING_GRACE_SECONDS, False, True),
-        ([COMPLETED, RUNNING], None, "00", 0, True, True),
-        (None, ["Approved"], "00", 0, False, False),  # a status may be kept at the end
-        (None, ["Approved"], "00", 0, True, True),
-        (None, ["Approved"], "00", MISSING_GRACE_SECONDS, False, True),
-        ([RUNNING], ["Approved"], "00", 0, False, True),
-        ([COMPLETED], ["Approved"], "00", 0, False, False),
+        ([COMPLETED, RUNNING], None, "01", False, True),  # Running is not an end
+        ([COMPLETED, RUNNING], None, "01", True, True),
+        ([COMPLETED, RUNNING], None, "00", False, False),  # Completed OK is an end
+        ([COMPLETED, RUNNING], None, "00", True, True),
+        (None, ["Approved"], "00", False, False),  # a status may be kept at the end
+        (None, ["Approved"], "00", True, True),
+        ([RUNNING], ["Approved"], "00", False, True),
+        ([COMPLETED], ["Approved"], "00", False, False),
     ],
 )
 def test_when_an_instance_has_left_a_target(
-    entered: Any, statuses: Any, number: str, absent: float, is_seen: bool, left: bool
+    entered: Any, statuses: Any, number: str, is_seen: bool, left: bool
 ) -> None:
     places = WatchTargets.of("Order", entered, statuses)
     seen = {instance_digest("1")} if is_seen else set()
-    assert places.has_left(f"{number}{instance_digest('1')}", seen, absent) is left
+    assert places.has_left(f"{number}{instance_digest('1')}", seen) is left
 
 
 def test_digests_are_short_and_distinct() -> None:

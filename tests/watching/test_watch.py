@@ -16,8 +16,8 @@ from airflow_provider_astrobpm.client.search import SearchRequest
 from airflow_provider_astrobpm.client.search_result import SearchResult
 from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
 from airflow_provider_astrobpm.watching import state_codec
-from airflow_provider_astrobpm.watching.targets import MISSING_GRACE_SECONDS, WatchTargets
-from airflow_provider_astrobpm.watching.watch import Watch
+from airflow_provider_astrobpm.watching.targets import WatchTargets
+from airflow_provider_astrobpm.watching.watch import MISSING_GRACE_SECONDS, Watch
 from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED, BROKEN = "Waiting for user interaction", "Running", "Completed OK", "Broken"
@@ -130,6 +130,7 @@ def test_reports_an_end_once_even_if_a_list_omits_it_for_a_while() -> None:
     assert poll(watch, now=10) == []
     assert poll(watch, order(1, COMPLETED), now=MISSING_GRACE_SECONDS + 9) == []
     assert poll(watch, now=MISSING_GRACE_SECONDS + 10) == []
+    assert poll(watch, now=2 * MISSING_GRACE_SECONDS + 9) == []
     assert len(watch.entry_keys) == 1
     assert poll(watch, now=2 * MISSING_GRACE_SECONDS + 10) == []
     assert watch.entry_keys == set()

@@ -29,8 +29,8 @@ def fingerprint(emulator: Emulator) -> tuple[object, ...]:
     # Numbers are never reused and histories only grow, so two changes cannot cancel out.
     newest = instances[-1].number if instances else 0
     events = sum(len(instance.history) for instance in instances)
-    world = (engine, engine.switches, emulator.clock.ahead, tuple(engine.catalogue))
-    return (*world, newest, len(instances), events)
+    definitions = tuple(engine.catalogue)
+    return engine, engine.switches, emulator.clock.ahead, definitions, newest, len(instances), events
 
 
 class ChangeNotifier:

@@ -1,11 +1,17 @@
-"""Format ages, time zones, foreign text and values for the page. Pure."""
+"""Format states, ages, time zones, foreign text and values for the page. Pure."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from airflow_provider_astrobpm.client.states import SUSPENDED
+
+if TYPE_CHECKING:
+    from airflow_provider_astrobpm.emulator.engine import Engine
+    from airflow_provider_astrobpm.emulator.instances import Instance
 
 # The units of an age, largest first, with their seconds.
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
@@ -13,6 +19,12 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
+
+
+def badges(instance: Instance, engine: Engine) -> tuple[str, ...]:
+    """Return the state that the API shows, plus ``Suspended`` if the instance is suspended in another state."""
+    shown = engine.shown_state(instance)
+    return (shown, SUSPENDED) if instance.suspended and shown != SUSPENDED else (shown,)
 
 
 def age(seconds: float) -> str:
@@ -38,7 +50,7 @@ def zone(utc_offset: float) -> str:
     return f"UTC{'+' if utc_offset > 0 else '-'}{minutes // 60}{rest}"
 
 
-def visible(text: str, limit: int) -> str:
+def visible(text: str, limit: int = 1_000) -> str:
     """Return text with invisible characters, and those that change its direction, written as escapes.
 
     :param limit: the maximum length; the number of omitted characters is appended.

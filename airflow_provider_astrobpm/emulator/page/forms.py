@@ -6,7 +6,7 @@ Input that Astro Zero would silently ignore is an error here, because a person c
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from airflow_provider_astrobpm.emulator.page import formatting
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
@@ -26,7 +26,6 @@ PERSON = "someone"
 NEW_VALUE, SHOWN_VALUE = "set:", "was:"
 """The prefixes of a variable's two fields: its new value, and its value when the page showed it."""
 
-_EXAMPLE = '{"dataset": "sales_daily"}'
 _MAX_QUOTED_CHARACTERS = 200  # of foreign text in an error
 
 
@@ -38,19 +37,18 @@ class FormError(Exception):
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
-        self.message = message
         self.field = field
 
 
-class Form(NamedTuple):
-    """A form about an instance.
-
-    :param perform: the function that performs it.
-    :param done: the message after it was performed.
-    """
-
-    perform: Callable[[Engine, str, Mapping[str, str]], object]
-    done: str
+FORMS: Mapping[str, str] = {
+    "complete": "The step was completed.",
+    "suspend": "Suspending was accepted.",
+    "resume": "Resuming was accepted.",
+    "terminate": "Terminating was accepted.",
+    "break": "The instance was broken.",
+    "variables": "The variables were set.",
+}
+"""The forms about an instance, each with the message after it was performed."""
 
 
 def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
@@ -59,8 +57,9 @@ def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
     :param fields: ``definition``, and ``business_key``, ``title`` and ``variables``, which may be empty.
     :raises FormError: if a field is invalid, or the start is refused.
     """
-    text = fields.get("variables", "").strip()
-    variables = _read_object(text, "variables") if text else {}
+    variables = _read(fields.get("variables", "").strip() or "{}", "variables")
+    if not isinstance(variables, dict):
+        raise FormError('This must be a JSON object, such as {"dataset": "sales_daily"}.', "variables")
     try:
         process = engine.catalogue.find(fields.get("definition", "")).process
     except Refusal as refusal:
@@ -75,6 +74,26 @@ def start(engine: Engine, fields: Mapping[str, str]) -> Instance:
         raise FormError(f"{refusal.message}.") from None
 
 
+def perform(engine: Engine, form: str, instance_id: str, fields: Mapping[str, str]) -> None:
+    """Perform a form about an instance.
+
+    :param form: a key of :data:`FORMS`.
+    :raises FormError: if it cannot be performed.
+    """
+    try:
+        match form:
+            case "complete":
+                _complete(engine, instance_id, fields)
+            case "break":
+                _break(engine, instance_id)
+            case "variables":
+                _set_variables(engine, instance_id, fields)
+            case _:
+                engine.act(instance_id, form)
+    except Refusal as refusal:
+        raise FormError(f"{refusal.message}.") from None
+
+
 def _complete(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> None:
     """Complete the step that the page showed. The check is needed because the next step may offer the same outcome."""
     now = str(engine.instance(instance_id).entered)
@@ -85,7 +104,7 @@ def _complete(engine: Engine, instance_id: str, fields: Mapping[str, str]) -> No
     engine.decide(instance_id, fields.get("outcome", ""), PERSON)
 
 
-def _break(engine: Engine, instance_id: str, _: Mapping[str, str]) -> None:
+def _break(engine: Engine, instance_id: str) -> None:
     if engine.instance(instance_id).closed:
         raise FormError("The instance has ended already.")
     engine.break_(instance_id)
@@ -111,32 +130,6 @@ def _set_variables(engine: Engine, instance_id: str, fields: Mapping[str, str]) 
     engine.set_variables(instance_id, changed)
 
 
-def _action(action: str) -> Callable[[Engine, str, Mapping[str, str]], object]:
-    return lambda engine, instance_id, _: engine.act(instance_id, action)
-
-
-FORMS: Mapping[str, Form] = {
-    "complete": Form(_complete, "The step was completed."),
-    "suspend": Form(_action("suspend"), "Suspending was accepted."),
-    "resume": Form(_action("resume"), "Resuming was accepted."),
-    "terminate": Form(_action("terminate"), "Terminating was accepted."),
-    "break": Form(_break, "The instance was broken."),
-    "variables": Form(_set_variables, "The variables were set."),
-}
-
-
-def perform(engine: Engine, name: str, instance_id: str, fields: Mapping[str, str]) -> None:
-    """Perform a form about an instance.
-
-    :param name: the name of the form, a key of :data:`FORMS`.
-    :raises FormError: if it cannot be performed.
-    """
-    try:
-        FORMS[name].perform(engine, instance_id, fields)
-    except Refusal as refusal:
-        raise FormError(f"{refusal.message}.") from None
-
-
 def text_of(variable: Variable, typed: Mapping[str, str]) -> str:
     """Return the text for the field of a variable.
 
@@ -153,13 +146,6 @@ def _check_names(process: Process, variables: dict[str, Any]) -> None:
         raise FormError(f"A start of {process.name} cannot set {names}; it can set {offered}.", "variables")
 
 
-def _read_object(text: str, field: str) -> dict[str, Any]:
-    value = _read(text, field)
-    if not isinstance(value, dict):
-        raise FormError(f"This must be a JSON object, such as {_EXAMPLE}.", field)
-    return value
-
-
 def _read(text: str, field: str) -> Any:
     try:
         return msgspec.json.decode(text.encode())
@@ -174,9 +160,8 @@ def _located(error: str, text: str) -> str:
     found = re.search(r" \(byte (\d+)\)$", error)
     if not found:
         return error
-    before = text.encode()[: int(found.group(1))].decode(errors="replace")
-    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-    return f"{error[: found.start()]} (line {line}, column {column})"
+    lines = text.encode()[: int(found[1])].decode(errors="replace").split("\n")
+    return f"{error[: found.start()]} (line {len(lines)}, column {len(lines[-1]) + 1})"
 
 
 def _lines(text: str) -> str:

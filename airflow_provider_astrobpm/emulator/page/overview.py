@@ -1,23 +1,21 @@
-"""The view of the instance table: filter the instances and format their rows. Pure."""
+"""The table of instances: the instances that a filter admits, and the processes that can be started. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from airflow_provider_astrobpm.client.states import STATES
-from airflow_provider_astrobpm.emulator.clock import timestamp
-from airflow_provider_astrobpm.emulator.page import formatting
-from airflow_provider_astrobpm.emulator.page.badges import badges
+from airflow_provider_astrobpm.emulator.page.formatting import badges
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow_provider_astrobpm.emulator.catalogue import Definition
     from airflow_provider_astrobpm.emulator.engine import Engine
     from airflow_provider_astrobpm.emulator.instances import Instance
-    from airflow_provider_astrobpm.emulator.page.badges import Badge
 
 ROWS_PER_STEP = 100
 """The instances shown at first, and added by "Show more". A page of thousands is slow in any browser."""
@@ -59,145 +57,51 @@ class OverviewFilter:
     @property
     def address(self) -> str:
         """The address of the page with this filter."""
-        given = {"process": self.process, "state": self.state}
-        query = {name: value for name, value in given.items() if value}
-        if self.show != ROWS_PER_STEP:
-            query["show"] = str(self.show)
-        return f"/?{urlencode(query)}" if query else "/"
+        show = "" if self.show == ROWS_PER_STEP else str(self.show)
+        query = {"process": self.process, "state": self.state, "show": show}
+        given = urlencode({name: value for name, value in query.items() if value})
+        return f"/?{given}" if given else "/"
+
+    def more(self, found: int) -> str:
+        """Return the address that shows more of the instances found; empty if all or the maximum are shown."""
+        if self.show >= min(found, MAX_ROWS):
+            return ""
+        return replace(self, show=min(self.show + ROWS_PER_STEP, MAX_ROWS)).address
 
     def admits(self, instance: Instance, engine: Engine) -> bool:
         """Return whether the filter admits an instance. The state filter compares its badges."""
         return self.process in ("", instance.process.name) and (
-            not self.state or self.state in {badge.state for badge in badges(instance, engine)}
+            not self.state or self.state in badges(instance, engine)
         )
 
 
-@dataclass(frozen=True)
-class InstanceRow:
-    """An instance in the table.
-
-    :param title: the title; empty if it is just the label of the process.
-    :param started: the start time, in the API's format.
-    """
-
-    id: str
-    process: str
-    title: str
-    badges: tuple[Badge, ...]
-    bp_status: str
-    business_key: str
-    age: str
-    started: str
-
-
-@dataclass(frozen=True)
-class SelectOption:
-    """An option of a filter."""
-
-    value: str
-    text: str
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class Startable:
-    """A version of a process that can be started.
-
-    :param id: the definition id.
-    :param variables: the names of the variables that a start may set.
-    """
-
-    id: str
-    text: str
-    variables: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Overview:
-    """The view of the instance table.
-
-    :param total: the number of all instances.
-    :param found: the number of instances that the filter admits; the rows are the newest of them.
-    :param more: the address that shows more of them; empty if all or the maximum are shown.
-    :param ahead: by how much the clock was advanced; empty if it was not.
-    """
-
-    asked: OverviewFilter
-    total: int
-    found: int
-    rows: tuple[InstanceRow, ...]
-    more: str
-    processes: tuple[SelectOption, ...]
-    states: tuple[SelectOption, ...]
-    startable: tuple[Startable, ...]
-    ahead: str
-
-
-def overview(engine: Engine, asked: OverviewFilter, now: float, ahead: float = 0.0) -> Overview:
-    """Return the view of the instance table.
-
-    :param now: seconds since the epoch, by the emulator's clock.
-    :param ahead: the seconds by which that clock was advanced.
-    """
+def overview(engine: Engine, asked: OverviewFilter) -> dict[str, object]:
+    """Return the values of the template: among them the instances that a filter admits, newest first."""
     instances = engine.instances()
-    found = [instance for instance in reversed(instances) if asked.admits(instance, engine)]
-    names = {instance.process.name for instance in instances}
-    names |= {definition.process.name for definition in engine.catalogue}
-    return Overview(
-        asked=asked,
-        total=len(instances),
-        found=len(found),
-        rows=tuple(_row(instance, engine, now) for instance in found[: asked.show]),
-        more=replace(asked, show=min(asked.show + ROWS_PER_STEP, MAX_ROWS)).address
-        if asked.show < min(len(found), MAX_ROWS)
-        else "",
-        processes=_choices(sorted(names), asked.process),
-        states=_choices(list(STATES), asked.state),
-        startable=startable(engine),
-        ahead=formatting.age(ahead) if ahead else "",
-    )
+    names = {each.process.name for each in (*instances, *engine.catalogue)}
+    return {
+        "engine": engine,
+        "asked": asked,
+        "total": len(instances),
+        "found": [instance for instance in reversed(instances) if asked.admits(instance, engine)],
+        "processes": _options(sorted(names), asked.process),
+        "states": _options(STATES, asked.state),
+        "startable": startable(engine),
+        "most": _MAX_CHARACTERS,
+    }
 
 
-def startable(engine: Engine) -> tuple[Startable, ...]:
-    """Return the processes that can be started, in the order in which their definitions were added."""
-    definitions = list(engine.catalogue)
-    versions = [definition.process.name for definition in definitions]
-    return tuple(
-        Startable(
-            definition.id,
-            _naming(definition, versions),
-            tuple(formatting.visible(name, _MAX_CHARACTERS) for name in definition.process.settable),
-        )
-        for definition in definitions
-    )
+def startable(engine: Engine) -> list[tuple[str, Definition]]:
+    """Return the definitions that can be started, each with the name that tells it from the others."""
+    versions = Counter(each.process.name for each in engine.catalogue)
+    named = []
+    for each in engine.catalogue:
+        process = each.process
+        version = f" {process.version}" if versions[process.name] > 1 else ""
+        named.append((f"{process.name}{version}{'' if process.active else ' (not active)'}", each))
+    return named
 
 
-def _naming(definition: Definition, names: list[str]) -> str:
-    process = definition.process
-    version = f" {process.version}" if names.count(process.name) > 1 else ""
-    return formatting.visible(
-        f"{process.name}{version}{'' if process.active else ' (not active)'}", _MAX_CHARACTERS
-    )
-
-
-def _row(instance: Instance, engine: Engine, now: float) -> InstanceRow:
-    title = "" if instance.title == instance.process.label else instance.title
-    return InstanceRow(
-        id=instance.id,
-        process=formatting.visible(instance.process.name, _MAX_CHARACTERS),
-        title=formatting.visible(title, _MAX_CHARACTERS),
-        badges=badges(instance, engine),
-        bp_status=formatting.visible(instance.bp_status, _MAX_CHARACTERS),
-        business_key=formatting.visible(instance.business_key, _MAX_CHARACTERS),
-        age=formatting.age(now - instance.started),
-        started=timestamp(instance.started, engine.switches.utc_offset),
-    )
-
-
-def _choices(values: list[str], chosen: str) -> tuple[SelectOption, ...]:
+def _options(values: Iterable[str], chosen: str) -> list[str]:
     """Return the options of a filter. The chosen value is included even if it does not exist."""
-    also = [chosen] if chosen and chosen not in values else []
-    return tuple(
-        SelectOption(value, formatting.visible(value, _MAX_CHARACTERS), value == chosen)
-        for value in (*values, *also)
-    )
+    return list(dict.fromkeys([*values, chosen] if chosen else values))

@@ -18,33 +18,27 @@ from airflow_provider_astrobpm.emulator.page.request_guard import refused_host, 
 from airflow_provider_astrobpm.emulator.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from aiohttp.typedefs import Handler
 
     from airflow_provider_astrobpm.emulator.emulator_state import Emulator
     from airflow_provider_astrobpm.emulator.instances import Instance
 
-    PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 _RETRY_MS = 500  # before a browser reconnects to a broken event stream
-_FORM = "application/x-www-form-urlencoded"
 
 
 def add_page(app: web.Application, emulator: Emulator) -> None:
     """Add the page to the application that serves an emulator."""
     page = _Page(emulator)
-    get: dict[str, PageHandler] = {
-        "/": page.show_overview,
-        "/instances/{id}": page.show_instance,
-        "/changes": page.stream,
-        **{f"/{name}": page.send_asset for name in ASSETS},
-    }
-    post: dict[str, PageHandler] = {
-        "/instances": page.start,
-        f"/instances/{{id}}/{{form:{'|'.join(FORMS)}}}": page.perform,
-    }
-    for method, handlers in (("GET", get), ("POST", post)):
-        for path, handler in handlers.items():
-            app.router.add_route(method, path, page.guarded(handler))
+    routes = [
+        ("GET", "/", page.show_overview),
+        ("GET", "/instances/{id}", page.show_instance),
+        ("GET", "/changes", page.stream),
+        *(("GET", f"/{name}", page.send_asset) for name in ASSETS),
+        ("POST", "/instances", page.start),
+        ("POST", f"/instances/{{id}}/{{form:{'|'.join(FORMS)}}}", page.perform),
+    ]
+    for method, path, handler in routes:
+        app.router.add_route(method, path, page.guarded(handler))
 
 
 class _Page:
@@ -52,7 +46,7 @@ class _Page:
         self._emulator = emulator
         self._changes = ChangeNotifier(emulator)
 
-    def guarded(self, handler: PageHandler) -> PageHandler:
+    def guarded(self, handler: Handler) -> Handler:
         """Wrap a handler to refuse requests from foreign web pages."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -60,39 +54,36 @@ class _Page:
             refused = refused_host(request.headers.get("Host", ""), allowed)
             if refused is None and request.method == "POST":
                 refused = refused_sender(request.headers)
-            return await handler(request) if refused is None else _trouble(403, "Request refused", refused)
+            if refused is not None:
+                return _html("trouble", 403, title="Request refused", message=refused)
+            return await handler(request)
 
         return handle
 
-    # Views.
-
     async def show_overview(self, request: web.Request) -> web.Response:
-        started = self._find(request.query.get("started", ""))
-        return self._overview(dict(request.query), started=started)
+        return self._overview(dict(request.query), started=self._find(request.query.get("started", "")))
 
     def _overview(self, query: dict[str, str], status: int = 200, **values: object) -> web.Response:
         try:
             asked = OverviewFilter.read(query)
         except FilterError as error:
-            return _trouble(400, "Invalid address", f"{error}.")
-        emulator = self._emulator
-        view = overview(emulator.engine, asked, emulator.clock(), emulator.clock.ahead)
-        shown = {"started": None, "error": None, "typed": {}, **values}
-        return _html(render("overview", view=view, **shown), status)
+            return _html("trouble", 400, title="Invalid address", message=f"{error}.")
+        clock = self._emulator.clock
+        shown = {"started": None, "error": None, "typed": {}, "now": clock(), "ahead": clock.ahead, **values}
+        return _html("overview", status, **overview(self._emulator.engine, asked), **shown)
 
     async def show_instance(self, request: web.Request) -> web.Response:
-        done = FORMS.get(request.query.get("done", ""))
-        return self._instance(request.match_info["id"], said=done.done if done else "")
+        said = FORMS.get(request.query.get("done", ""), "")
+        return self._instance(request.match_info["id"], said=said)
 
     def _instance(self, instance_id: str, status: int = 200, **values: object) -> web.Response:
         instance = self._find(instance_id)
         if instance is None:
             gone = f"There is no instance {instance_id!r}. It was deleted, or the emulator was reset or restarted."
-            return _trouble(404, "No such instance", gone)
-        view = details(instance, self._emulator.engine, self._emulator.clock())
-        shown = {"said": "", "error": None, "form": "", "typed": {}, **values}
+            return _html("trouble", 404, title="No such instance", message=gone)
+        shown = {"said": "", "error": None, "form": "", "typed": {}, "now": self._emulator.clock(), **values}
         names = {"new": forms.NEW_VALUE, "old": forms.SHOWN_VALUE, "text_of": forms.text_of}
-        return _html(render("instance", view=view, **names, **shown), status)
+        return _html("instance", status, **details(instance, self._emulator.engine), **names, **shown)
 
     async def send_asset(self, request: web.Request) -> web.StreamResponse:
         return web.FileResponse(ASSETS[request.path[1:]], headers={**HEADERS, "Cache-Control": "no-cache"})
@@ -108,8 +99,6 @@ class _Page:
                     break
                 await response.write(b"data: changed\n\n")
         return response
-
-    # Forms.
 
     async def start(self, request: web.Request) -> web.Response:
         fields = await _fields(request)
@@ -140,19 +129,15 @@ class _Page:
 
 
 async def _fields(request: web.Request) -> dict[str, str]:
-    if request.content_type != _FORM:
+    if request.content_type != "application/x-www-form-urlencoded":
         return {}
     text = (await request.read()).decode(errors="replace")
     return dict(parse_qsl(text, keep_blank_values=True))
 
 
-def _trouble(status: int, title: str, message: str) -> web.Response:
-    return _html(render("trouble", title=title, message=message), status)
-
-
-def _html(body: bytes, status: int) -> web.Response:
+def _html(template: str, status: int, **values: object) -> web.Response:
     headers = {**HEADERS, "Content-Type": "text/html; charset=utf-8"}
-    return web.Response(status=status, body=body, headers=headers)
+    return web.Response(status=status, body=render(template, **values), headers=headers)
 
 
 def _see_other(address: str) -> web.Response:

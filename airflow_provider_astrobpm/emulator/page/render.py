@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from airflow_provider_astrobpm.emulator.page import formatting
+from airflow_provider_astrobpm.client.states import class_of
+from airflow_provider_astrobpm.emulator.clock import timestamp
+from airflow_provider_astrobpm.emulator.page.formatting import age, badges, visible, zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FOLDER = Path(__file__).parent
-_MAX_CHARACTERS = 1_000  # of a text that is not part of a view
 ASSETS = MappingProxyType({each: _FOLDER / "assets" / each for each in ("page.css", "page.js", "icon.svg")})
 HEADERS: Mapping[str, str] = MappingProxyType(
     {
@@ -53,5 +54,12 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters["shown"] = lambda text: formatting.visible(text, _MAX_CHARACTERS)
+    environment.filters |= {
+        "age": age,
+        "badges": badges,
+        "class": class_of,
+        "shown": visible,
+        "timestamp": timestamp,
+        "zone": zone,
+    }
     return environment

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmBatchTrigger
     from airflow_provider_astrobpm.waiting.batch_wait import BatchWait, BatchWaitResult
 
+TEMPLATES = ("launches", "launches_path", "bpm_name", "version", "result_path")
 MAX_RETURNED_LAUNCHES = 500
 STOPPING = "The task process is stopping"
 
@@ -94,14 +95,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
-    template_fields: Sequence[str] = (
-        *WaitingOperator.template_fields,
-        "launches",
-        "launches_path",
-        "bpm_name",
-        "version",
-        "result_path",
-    )
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, *TEMPLATES)
     template_fields_renderers: ClassVar[dict[str, str]] = {"launches": "json"}
     launches: Any = CheckedLaunches()
 
@@ -159,9 +153,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 raise ValueError(
                     "with validate_first=False the number of launches is unknown, so max_failures must be a number and not a share"
                 )
-        self._provided_args |= validation.provided_arguments(
-            self, ("launches", "launches_path", "bpm_name", "version", "result_path")
-        )
+        self._provided_args |= validation.provided_arguments(self, TEMPLATES)
         self._launcher: BatchRun | None = None
         self._awaited: BatchWait | None = None
         self._published: PublishedBatch
@@ -184,12 +176,10 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                 self._check(context)
                 read, survey = self._reader(), None
                 if self.validate_first:
-                    names = batch_input.VariableNames()
-                    survey, read = batch_input.validate_all(
-                        names.recording(read) if self._checks_variables else read
-                    )
-                    if names:
-                        batch_variables.check(self.hook, names)
+                    survey, read = batch_input.validate_all(read)
+                    # A batch that a try has begun to start was checked before.
+                    if self.check_variables and not self._begun.has_started:
+                        batch_variables.check(self.hook, survey.variable_names)
                 if survey is not None and survey.total == 0:
                     self.log.info("The batch is empty: nothing is started")
                     return self._publish_result(BatchResult([]), context)
@@ -246,12 +236,9 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         if self._awaited is not None:
             self._awaited.add_to_query(sought)
         elif self._launcher is not None:
-            sought.ids |= {
-                one.id: one.state for one in self._launcher.instances.values() if not one.is_closed
-            }
+            started = self._launcher.instances.values()
+            sought.ids |= {one.id: one.state for one in started if not one.is_closed}
         return sought.ids
-
-    # Before anything is started
 
     def _check(self, context: Context) -> None:
         """Check everything except the launches. If the task will defer, also check that its trigger can be created."""
@@ -265,11 +252,6 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
             batch_result_file.check(self.result_path, conn_id=self.result_conn_id)
         self._published = batch_xcoms.unpublished(context)
         self._check_deferral()
-
-    @property
-    def _checks_variables(self) -> bool:
-        """Whether to check the variables. A batch that a try has begun to start was checked before."""
-        return self.check_variables and not self._begun.has_started
 
     def _reader(self) -> Callable[[], Iterator[Launch]]:
         """Return a function that reads the launches from the beginning each time it is called."""
@@ -289,17 +271,11 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         items = list(batch_input.with_positions(self.launches))
         return lambda: batch_input.parse_launches(items, **named)
 
-    # Starting
-
     def _launch(
         self, read: Callable[[], Iterator[Launch]], survey: BatchInputSummary | None, context: Context
     ) -> BatchStartResult:
-        """Start the missing launches.
-
-        :param read: reads the launches from the beginning.
-        :param survey: the summary of the input, if it was checked.
-        """
-        from airflow_provider_astrobpm.batches import batch_input, batch_record, batch_run  # noqa: PLC0415
+        """Start the missing launches. Without a summary of the input, it is started while it is read."""
+        from airflow_provider_astrobpm.batches import batch_record, batch_run  # noqa: PLC0415
         from airflow_provider_astrobpm.batches.batch_results import allowed_failures  # noqa: PLC0415
         from airflow_provider_astrobpm.batches.batch_sender import BatchSender  # noqa: PLC0415
         from airflow_provider_astrobpm.task_base import batch_xcoms, heartbeat, thread_loop  # noqa: PLC0415
@@ -317,12 +293,13 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
         key = f"{this.identity.batch_prefix}{order.oldest(record)}-"
         self._published = batch_xcoms.publish_key(context, key)
         total = survey.total if survey else None
+        may_be_refused = allowed_failures(self.max_failures, total or 0) if self.fail_fast else None
 
         async def work() -> BatchStartResult:
             async with self.hook.make_async_client(settings) as client:
                 self._launcher = launcher = batch_run.BatchRun(
                     order,
-                    read if survey else lambda: batch_input.reject_custom_keys(read()),
+                    read,
                     sender=BatchSender(
                         client,
                         max_concurrency=self.max_concurrency,
@@ -332,9 +309,7 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
                     ),
                     remember=state_record.write,
                     total=total,
-                    may_be_refused=allowed_failures(self.max_failures, total or 0)
-                    if self.fail_fast
-                    else None,
+                    may_be_refused=may_be_refused,
                     with_variables=self.result_variables,
                 )
                 if self._is_stopping:
@@ -385,8 +360,6 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
             return class_of(instance.state) is not StateClass.CANCELLED
         return self._meets_condition(instance)
 
-    # Waiting
-
     def _new_group_wait(self, members: Any, deadline: float | None) -> BatchWait:
         from airflow_provider_astrobpm.batches import batch_results  # noqa: PLC0415
         from airflow_provider_astrobpm.waiting import batch_wait  # noqa: PLC0415
@@ -425,8 +398,6 @@ class AstroZeroStartBpmBatchOperator(WaitingOperator):
 
         error = awaited.ending if isinstance(awaited.ending, Exception) else None
         return event_payload.dump_batch(awaited.so_far(), awaited.ids, error)
-
-    # Completing
 
     def _end(self, end: BatchWaitResult, error: Exception | None, context: Context) -> dict[str, Any]:
         result, failure = self._batch_completion.complete(self._published, end, error)

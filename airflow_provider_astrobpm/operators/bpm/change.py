@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 class _InstanceOperator(AstroZeroBaseOperator):
-    """An operator on one instance.
-
-    :param instance_id: the instance's id.
-    """
+    """An operator on one instance."""
 
     template_fields: Sequence[str] = (*AstroZeroBaseOperator.template_fields, "instance_id")
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
     from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
+OPTIONAL_TEMPLATES = ("version", "variables", "business_key", "title")
+
 
 class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     """Start a BPM instance and wait until it succeeds.
@@ -91,14 +93,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
     """
 
-    template_fields: Sequence[str] = (
-        *WaitingOperator.template_fields,
-        "bpm_name",
-        "version",
-        "variables",
-        "business_key",
-        "title",
-    )
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "bpm_name", *OPTIONAL_TEMPLATES)
     template_fields_renderers: ClassVar[dict[str, str]] = {"variables": "json"}
     operator_extra_links = (AstroZeroBpmInstanceLink(),)
     variables: Any = CheckedVariables()
@@ -138,9 +133,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             if business_key is None:
                 self._refuse_unused(defaults, "without a business_key", {"if_open_instance_exists": "start"})
             self._refuse_unused_wait_arguments(defaults)
-        self._provided_args |= validation.provided_arguments(
-            self, ("version", "variables", "business_key", "title")
-        )
+        self._provided_args |= validation.provided_arguments(self, OPTIONAL_TEMPLATES)
         self._kill_target: tuple[KillTarget, TaskInstanceRef] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -256,15 +249,9 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             self.log.info("The instance is shown at %s", url)
 
     def _wait_for(self, instance: BpmInstance, deadline: float | None, context: Context) -> dict[str, Any]:
-        from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
-
-        awaited = wait.InstanceWait(
-            self._condition(),
-            seen=instance,
-            known=KnownIdentity.of(instance, self.bpm_name),
-            max_poll_failure_time=self.max_poll_failure_time,
-        )
-        self._begin_wait(self._with_deadline(awaited, deadline))
+        known = KnownIdentity.of(instance, self.bpm_name)
+        awaited = self._instance_wait(deadline, known, seen=instance)
+        self._begin_wait(awaited)
         try:
             ended = self._wait_here(awaited, poll_interval=self.poll_interval)
         except WaitTimeoutError as error:
@@ -278,14 +265,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         return self.hook.as_dict(instance)
 
     def _new_wait(self, context: Context, deadline: float | None) -> InstanceWait:
+        return self._instance_wait(deadline, self._known, instance_id=_published_instance(context))
+
+    def _instance_wait(self, deadline: float | None, known: KnownIdentity, **instance: Any) -> InstanceWait:
         from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
 
-        awaited = wait.InstanceWait(
-            self._condition(),
-            instance_id=_published_instance(context),
-            known=self._known,
-            max_poll_failure_time=self.max_poll_failure_time,
-        )
+        longest = self.max_poll_failure_time
+        awaited = wait.InstanceWait(self._condition(), known=known, max_poll_failure_time=longest, **instance)
         return self._with_deadline(awaited, deadline)
 
     def _trigger_for(self, awaited: InstanceWait | None) -> AstroZeroBpmInstanceTrigger:
@@ -312,7 +298,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
                 else:
                     is_resumable = not isinstance(error, AnotherInstanceError)
                 recorded = self._record_open_instance(context, instance_id, is_resumable=is_resumable)
-                words = self._open_instance_advice(instance_id, error, adopts=recorded and is_resumable)
+                words = self._open_instance_advice(instance_id, error, seen, adopts=recorded and is_resumable)
                 if isinstance(error, AstroZeroError):
                     error.advice = f"{error.advice} {words}".lstrip()
                 else:
@@ -337,8 +323,9 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
             return False
         return True
 
-    def _open_instance_advice(self, instance_id: str | None, error: BaseException, *, adopts: bool) -> str:
-        seen = error.instance if isinstance(error, (WaitFailedError, WaitTimeoutError)) else None
+    def _open_instance_advice(
+        self, instance_id: str | None, error: BaseException, seen: BpmInstance | None, *, adopts: bool
+    ) -> str:
         first = "Resume it; then a retry" if seen is not None and seen.suspended else "A retry"
         if isinstance(error, InstanceNotFoundError):
             then = "A retry resumes it if it appears again. "

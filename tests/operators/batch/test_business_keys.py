@@ -91,6 +91,10 @@ class TestGivenBusinessKeys:
             task(launches=[*self.given(), self.given()[0]]).try_it()
         assert not any(emulator.counts().values())
 
-    def test_need_validate_first(self, task: Any) -> None:
-        with pytest.raises(ValueError, match="launch 1 has a business_key of its own"):
-            task(launches=self.given(), validate_first=False).try_it()
+    @pytest.mark.parametrize("before", [0, 1])
+    def test_need_validate_first(self, before: int, task: Any, emulator: EmulatorControl) -> None:
+        given = [{"bpm_name": WAITS}] * before + self.given()
+        words = f"launch {before + 1} has a business_key of its own, which needs validate_first=True"
+        with pytest.raises(ValueError, match=words):
+            task(launches=given, validate_first=False).try_it()
+        assert emulator.counts()["start"] == before

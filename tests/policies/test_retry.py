@@ -1,15 +1,23 @@
-"""Tests of the retry decision, row by row."""
+"""Tests of the decision table of the retry policy, row by row."""
 
 from __future__ import annotations
 
 import inspect
+import random
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.client.instance import BpmInstance
-from airflow_provider_astrobpm.starting.retry_decision import FailureAction, FailureDecision, decide_retry
+from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
+
+try:
+    from airflow.sdk import RetryAction, RetryDecision
+except ImportError:
+    pytest.skip("tasks have no retry_policy before Airflow 3.3", allow_module_level=True)
 
 INSTANCE = BpmInstance(id="002N1", name="Approval", state="Broken", is_closed=True)
 
@@ -21,18 +29,19 @@ def call_error(kind: type[errors.CallError], **attributes: Any) -> errors.CallEr
     return error
 
 
-def judged(error: BaseException, **options: Any) -> FailureDecision:
-    return decide_retry(
-        error,
-        **{
-            "is_bad_argument": False,
-            "try_number": 1,
-            "max_delay": 3600.0,
-            "now": 1_000_000_000.0,
-            "chance": 0.0,
-            **options,
-        },
-    )
+def judged(
+    error: BaseException, *, try_number: int = 1, max_delay: float = 3600.0, chance: float = 0.0
+) -> RetryDecision:
+    policy = astro_zero_retry_policy(max_delay=max_delay)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(random, "random", lambda: chance)
+        patched.setattr(time, "time", lambda: 1_000_000_000.0)
+        decision: RetryDecision = policy.evaluate(error, try_number, max_tries=5)
+    return decision
+
+
+def seconds_of(decision: RetryDecision) -> float | None:
+    return None if decision.retry_delay is None else decision.retry_delay.total_seconds()
 
 
 ENDS_ALIKE = (
@@ -82,18 +91,18 @@ def kind(error: BaseException) -> str:
 
 @pytest.mark.parametrize("error", ENDS_ALIKE, ids=kind)
 def test_fails_after_a_final_error(error: BaseException) -> None:
-    assert judged(error) == FailureDecision(
-        FailureAction.FAIL, f"{kind(error)}: a retry would end in the same way"
-    )
+    assert judged(error) == RetryDecision.fail(f"{kind(error)}: a retry would end in the same way")
 
 
 def test_fails_after_a_bad_argument() -> None:
-    assert judged(ValueError("bpm_name must be a text"), is_bad_argument=True).action is FailureAction.FAIL
+    with pytest.raises(ValueError, match="max_delay must be a number of seconds") as refused:
+        astro_zero_retry_policy(max_delay=-1)
+    assert judged(refused.value).action is RetryAction.FAIL
 
 
 @pytest.mark.parametrize("error", MAY_PASS, ids=kind)
 def test_retries_a_transient_error_after_the_delay_of_the_task(error: BaseException) -> None:
-    assert judged(error) == FailureDecision(FailureAction.RETRY, f"{kind(error)}: it may be transient", None)
+    assert judged(error) == RetryDecision.retry(None, f"{kind(error)}: it may be transient")
 
 
 @pytest.mark.parametrize(
@@ -110,11 +119,11 @@ def test_retries_a_transient_error_after_the_delay_of_the_task(error: BaseExcept
 def test_retries_when_the_server_asks_for_it(asked: str, delay: float | None) -> None:
     for error in (errors.ThrottledError, errors.ServerError):
         after = judged(call_error(error, retry_after=asked))
-        assert (after.action, after.delay) == (FailureAction.RETRY, delay)
+        assert (after.action, seconds_of(after)) == (RetryAction.RETRY, delay)
 
 
 def test_fails_after_a_refusal_with_retry_after() -> None:
-    assert judged(call_error(errors.RefusedError, retry_after="5")).action is FailureAction.FAIL
+    assert judged(call_error(errors.RefusedError, retry_after="5")).action is RetryAction.FAIL
 
 
 @pytest.mark.parametrize(
@@ -122,21 +131,21 @@ def test_fails_after_a_refusal_with_retry_after() -> None:
 )
 def test_retries_a_start_in_doubt_with_growing_delays(try_number: int, delay: float) -> None:
     after = judged(IN_DOUBT, try_number=try_number)
-    assert after == FailureDecision(
-        FailureAction.RETRY, "AmbiguousStartError: the retry searches for the instance", delay
+    assert after == RetryDecision.retry(
+        timedelta(seconds=delay), "AmbiguousStartError: the retry searches for the instance"
     )
-    assert judged(IN_DOUBT, try_number=try_number, max_delay=1).delay == 1
+    assert seconds_of(judged(IN_DOUBT, try_number=try_number, max_delay=1)) == 1
 
 
 def test_tasks_that_failed_together_are_retried_at_different_moments() -> None:
-    assert [judged(IN_DOUBT, chance=chance).delay for chance in (0, 0.5, 1)] == [10, 7.5, 5]
+    assert [seconds_of(judged(IN_DOUBT, chance=chance)) for chance in (0, 0.5, 1)] == [10, 7.5, 5]
     throttled = call_error(errors.ThrottledError, retry_after="120")
-    assert [judged(throttled, chance=chance).delay for chance in (0, 0.5, 1)] == [120, 122.5, 125]
+    assert [seconds_of(judged(throttled, chance=chance)) for chance in (0, 0.5, 1)] == [120, 122.5, 125]
 
 
 @pytest.mark.parametrize("error", NOBODY_KNOWS, ids=kind)
 def test_follows_the_settings_of_the_task_after_any_other_error(error: BaseException) -> None:
-    assert judged(error) == FailureDecision(FailureAction.AS_THE_TASK_SAYS)
+    assert judged(error) == RetryDecision.default()
 
 
 def test_every_error_is_in_the_table() -> None:

@@ -1,22 +1,36 @@
-"""Checks the certificate files of an environment before anything is sent, and builds the TLS context."""
+"""The route to an environment, for both transports: which proxy, which certificate files, and the TLS context."""
 
 from __future__ import annotations
 
 import os
 import ssl
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from airflow_provider_astrobpm.client.errors import SettingsError
+from airflow_provider_astrobpm.client.settings import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_provider_astrobpm.client.settings import Settings
+
+
+def proxy_for(settings: Settings, origin: str) -> str | None:
+    """Return the URL of the proxy from the settings, or from the environment as ``requests`` reads it, or ``None``.
+
+    This machine is reached without a proxy. So is any host over plain http, unless ``allow_http`` is set: the proxy may be on
+    another machine, and then the secret would be readable on the way to it and on it.
+
+    :param settings: the settings of the environment.
+    :param origin: its scheme, host and port, as a URL.
+    """
+    base = urlsplit(settings.base_url)
+    if is_loopback(base.hostname or "") or not (base.scheme == "https" or settings.allow_http):
+        return None
+    return settings.proxy or select_proxy(origin, get_environ_proxies(origin))
 
 
 def check_files(settings: Settings) -> None:
@@ -44,13 +58,16 @@ def create_context(settings: Settings) -> ssl.SSLContext:
 
 
 def _load_files(made: ssl.SSLContext, settings: Settings) -> None:
-    if isinstance(settings.verify, str):
-        with _as_settings_error(settings, "verify", settings.verify):
+    extra, files = "verify", str(settings.verify)
+    try:
+        if isinstance(settings.verify, str):
             _trust(made, settings.verify)
-    if settings.client_cert:
-        files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
-        with _as_settings_error(settings, "client_cert", files):
+        if settings.client_cert:
+            extra = "client_cert"
+            files = " and ".join(filter(None, (settings.client_cert, settings.client_key)))
             made.load_cert_chain(settings.client_cert, settings.client_key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"extra {extra!r} names {files}: {error}", settings.connection) from None
 
 
 def _trust(made: ssl.SSLContext, bundle: str) -> None:
@@ -60,11 +77,3 @@ def _trust(made: ssl.SSLContext, bundle: str) -> None:
 def _no_password() -> str:
     """Refuse an encrypted key. Without this, OpenSSL would ask for the password at the terminal."""
     raise ValueError("the key is encrypted, which is not supported")
-
-
-@contextmanager
-def _as_settings_error(settings: Settings, extra: str, files: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"extra {extra!r} names {files}: {error}", settings.connection) from None
