@@ -8,7 +8,6 @@ Astro Zero asks. Nothing is published unless both approve. Needs Airflow 3.1 or 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import dag, task
@@ -21,21 +20,21 @@ def two_approvals() -> None:
     """Count, ask twice, publish."""
 
     @task
-    def count_rows() -> dict[str, Any]:
-        return {"dataset": "sales_daily", "row_count": 18_204}
+    def count_rows() -> int:
+        return 18_204
 
     counted = count_rows()
     # Reject skips what follows. Without ``defaults``, silence is no yes: the task fails after a day.
     look_at_the_numbers = ApprovalOperator(
         task_id="look_at_the_numbers",
         subject="Are the numbers of {{ run_id }} worth a review?",
-        body="Rows: {{ ti.xcom_pull(task_ids='count_rows')['row_count'] }}",
+        body="Rows: {{ ti.xcom_pull(task_ids='count_rows') }}",
         response_timeout=timedelta(days=1),
     )
     request_approval = AstroZeroStartBpmInstanceOperator(
         task_id="request_approval",
         bpm_name="PublishApproval",
-        variables=counted,
+        variables={"dataset": "sales_daily", "row_count": counted},
         title="Publish sales_daily of {{ run_id }}",
         bp_statuses=["Approved"],
         poll_interval=timedelta(seconds=5),
