@@ -129,8 +129,9 @@ def resending(
     )
     # Tenacity says what to do next. The driver of this generator sends and sleeps, in a thread or in an event loop.
     state = tenacity.RetryCallState(retrying, None, (), {})
-    retrying.begin()
     while True:
+        # Begin each time: tenacity keeps statistics per thread, and a long answer resumes this generator in another one.
+        retrying.begin()
         step = retrying.iter(retry_state=state)
         if isinstance(step, tenacity.DoAttempt):
             try:

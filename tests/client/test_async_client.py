@@ -17,7 +17,7 @@ from typing import Any, ClassVar, get_args
 
 import pytest
 
-from airflow_provider_astrobpm.client import errors, operations
+from airflow_provider_astrobpm.client import async_client, errors, operations
 from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
 from airflow_provider_astrobpm.client.operations import Operation
 from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings, StaticToken
@@ -117,6 +117,19 @@ class TestSameErrorsAsSyncClient:
 
     def test_covers_every_fault(self) -> None:
         assert {fault["fault"] for fault in self.FAULTS.values()} == set(get_args(FaultName))
+
+    @pytest.mark.parametrize("times", [1, 5], ids=["once", "always"])
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+    def test_the_same_if_answers_are_decoded_in_a_thread_because_they_are_long(
+        self,
+        fault: dict[str, Any],
+        times: int,
+        emulator: EmulatorControl,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(async_client, "MAX_INLINE_DECODE_BYTES", -1)
+        self.test_error_and_request_count_equal_the_sync_client("query", fault, times, emulator, settings)
 
     @pytest.mark.parametrize("times", [1, 5], ids=["once", "always"])
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
