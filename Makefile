@@ -21,7 +21,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ bench-gate: $(STAMP)  ## Measure what one gate costs a worker, and the http prov
 
 bench-compare: $(STAMP)  ## Measure whether a change has made waits or batches worse than at BASE, a commit or branch (15 minutes)
 	@$(BIN)/python -m benchmarks.compare $(BASE)
+
+bench-faults: $(STAMP)  ## Let 3000 waits poll a server that often fails, and check how they end (12 minutes)
+	@$(BIN)/python -m benchmarks.faults
 
 bench-tokens: $(STAMP)  ## Let 200 waits lose their token every second, and count what is lost (10 minutes)
 	@$(BIN)/python -m benchmarks.tokens
