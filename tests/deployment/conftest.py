@@ -119,6 +119,18 @@ class Airflow(DeployedAirflow):
         self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "dag_run_id": run_id})
         return Wait(self, dag_id, run_id)
 
+    def has_reported_end(self, dag_id: str, run_id: str, task_id: str, tries: int = 1) -> bool:
+        """Return whether the scheduler knows that the process of a task has ended.
+
+        If it learns that only when the task has resumed, which a busy machine makes possible, it takes the task for one that was
+        killed from outside.
+        """
+        done = (
+            f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{dag_id}', "
+            f"task_id='{task_id}', run_id='{run_id}', try_number={tries},"
+        )
+        return done in self.scheduler.output()
+
     def working_tasks(self) -> list[str]:
         """Return the run ids of all tasks that hold a worker, or are about to."""
         found = self.call("GET", "/api/v2/dags/~/dagRuns/~/taskInstances?state=running&state=queued")
@@ -200,10 +212,7 @@ class Wait:
         return seconds_of(self.task["end_date"])
 
     def until_deferred(self, *, by_other_than: int | None = None, tries: int = 1) -> int:
-        """Wait until a triggerer runs the trigger, and return the triggerer's id.
-
-        The worker must also have reported its end to the scheduler. If the scheduler learns that only when the task has resumed,
-        which a busy machine makes possible, it takes the task for one that was killed from outside.
+        """Wait until a triggerer runs the trigger and the scheduler knows that the worker has ended. Return the triggerer's id.
 
         :param by_other_than: a triggerer that does not count.
         :param tries: the try that waits.
@@ -215,12 +224,9 @@ class Wait:
             if task["state"] != "deferred" or task["try_number"] != tries or found in {None, by_other_than}:
                 return None
             started = found and self.logged(found, "started", tries=tries)
-            return found if started and done in self.airflow.scheduler.output() else None
+            reported = started and self.airflow.has_reported_end(self.dag_id, self.run_id, TASK, tries)
+            return found if reported else None
 
-        done = (
-            f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{self.dag_id}', "
-            f"task_id='{TASK}', run_id='{self.run_id}', try_number={tries},"
-        )
         return self.until(f"{self.run_id} is deferred", triggerer)
 
     def until_state(self, state: str) -> None:

@@ -51,8 +51,9 @@ class Run:
         """Answer Airflow's question, as its page does, and return the question."""
 
         def waits() -> bool | None:
-            # An answer that comes while the task still runs does not wake it. No person is so fast.
-            return self.states().get(QUESTION) in {"awaiting_input", "deferred"} or None
+            # An answer that comes while the task's process ends may not wake the task. No person is so fast.
+            asks = self.states().get(QUESTION) in {"awaiting_input", "deferred"}
+            return (asks and self.airflow.has_reported_end("two_approvals", self.run_id, QUESTION)) or None
 
         self.airflow.until("Airflow asks", waits)
         question: dict[str, Any]
