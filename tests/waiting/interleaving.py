@@ -511,6 +511,11 @@ class Interleaving(RuleBasedStateMachine):
         elif isinstance(ending, errors.SeveralInstancesError):
             assert waiter.wait.instance_id is None
             assert len({row.id for row in polls[-1].listed if waiter.means(row)}) > 1
+        elif isinstance(ending, errors.KeysNotShownError):
+            assert waiter.wait.instance_id is None
+            assert polls[-1].lists_everything()
+            assert polls[-1].listed
+            assert not [row for row in polls[-1].listed if row.business_key]
         elif isinstance(ending, errors.AuthenticationError):
             assert self._was_refused(waiter, polls[-1])
         elif isinstance(ending, errors.CallError):
