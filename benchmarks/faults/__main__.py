@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+from benchmarks.batch import ROOT
+from local_stack import environment
 
-ROOT = Path(__file__).resolve().parents[2]
 WAITS, SECONDS, INTERVAL = 3000, 600.0, 5.0
 SHORT_WAITS, SHORT_SECONDS = 300, 30.0
 MAX_TIMES = 100_000  # how often the emulator applies a rule at most
@@ -39,13 +38,10 @@ LOST: list[tuple[float, dict[str, Any]]] = [
 def main() -> int:
     """Run the benchmark, and return the exit code."""
     options = _options()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     with tempfile.TemporaryDirectory(prefix="astrobpm-") as folder, EmulatorServer() as server:
-        environment |= {
+        variables = environment() | {
             "AIRFLOW_HOME": folder,
             "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT": server.connection_json(),
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
         }
         for fault in _rules(random.Random(options.seed)):  # noqa: S311 - the same in every run
             server.control.fault("any", **fault)
@@ -57,9 +53,7 @@ def main() -> int:
         )
         work = json.dumps({**vars(options), "control": server.control.url})
         command = [sys.executable, "-m", "benchmarks.faults.waits"]
-        return subprocess.run(
-            command, input=work, text=True, cwd=ROOT, env=environment, check=False
-        ).returncode
+        return subprocess.run(command, input=work, text=True, cwd=ROOT, env=variables, check=False).returncode
 
 
 def _options() -> argparse.Namespace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,18 +11,18 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+from benchmarks.batch import ROOT
 from benchmarks.tokens.task import PROCESS
+from local_stack import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_astrobpm.emulator import EmulatorControl
 
-ROOT = Path(__file__).resolve().parents[2]
 WAITS, SECONDS, INTERVAL = 200, 600.0, 5.0
 SHORT_WAITS, SHORT_SECONDS = 50, 30.0
 TASK_INTERVAL_SECONDS = 1.0  # seconds
@@ -70,14 +69,11 @@ class Waits:
 def main() -> int:
     """Run the benchmark, print the lost waits, and return the exit code."""
     options = _options()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     with tempfile.TemporaryDirectory(prefix="astrobpm-") as folder, EmulatorServer() as server:
         server.control.switch(concurrent_tokens=False, bad_token=options.bad_token)
-        environment |= {
+        variables = environment() | {
             "AIRFLOW_HOME": folder,
             "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT": server.connection_json(),
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
         }
         ids = [server.control.start("PublishApproval")["id"] for _ in range(options.waits)]
         print(
@@ -85,11 +81,11 @@ def main() -> int:
             f" each new token invalidates the older one, which is refused with {options.bad_token}",
             flush=True,
         )
-        with _process("benchmarks.tokens.waits", environment) as process:
+        with _process("benchmarks.tokens.waits", variables) as process:
             waits = Waits(process, ids, options.poll_interval)
             _wait_for_a_poll(server.control)
             first = server.control.counts()["token"]
-            failed, tasks = _tasks(server, waits, options.seconds, environment)
+            failed, tasks = _tasks(server, waits, options.seconds, variables)
             waits.finish(TIMEOUT_SECONDS)
         started = _started(server.control)
         requested = server.control.counts()["token"]
@@ -117,10 +113,10 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _process(module: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def _process(module: str, variables: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", module]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=variables) as process:
         try:
             yield process
         finally:
@@ -137,7 +133,7 @@ def _wait_for_a_poll(control: EmulatorControl) -> None:
 
 
 def _tasks(
-    server: EmulatorServer, waits: Waits, seconds: float, environment: dict[str, str]
+    server: EmulatorServer, waits: Waits, seconds: float, variables: dict[str, str]
 ) -> tuple[int, int]:
     """Run tasks and complete the instances of the waits. Return the number of failed tasks, and of all tasks."""
     begun = time.monotonic()
@@ -152,7 +148,7 @@ def _tasks(
             approved += 1
         tasks += 1
         command = [sys.executable, "-m", "benchmarks.tokens.task", server.url, f"task-{tasks}"]
-        running.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+        running.append(subprocess.Popen(command, cwd=ROOT, env=variables))
         if time.monotonic() - reported >= 60:
             reported = time.monotonic()
             print(f"  {passed:.0f} s: {len(waits)} of {approved} ended, {len(waits.lost)} lost", flush=True)
