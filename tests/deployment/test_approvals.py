@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import airflow as installed
 import pytest
-from packaging.version import Version
+
+from tests.deployment.conftest import ASKS_PEOPLE
 
 if TYPE_CHECKING:
     from tests.deployment.conftest import Airflow
@@ -16,9 +16,7 @@ QUESTION = "look_at_the_numbers"
 
 pytestmark = [
     pytest.mark.deployment,
-    pytest.mark.skipif(
-        Version(installed.__version__) < Version("3.1"), reason="Airflow asks no questions before 3.1"
-    ),
+    pytest.mark.skipif(not ASKS_PEOPLE, reason="Airflow asks no questions before 3.1"),
 ]
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,15 +44,18 @@ class DeployedAirflow:
         except AirflowApiError as error:
             raise AssertionError(str(error)) from None
 
-    def until_up(self, dags: int) -> None:
+    def until_up(self, dags: int, refused: Collection[str] = ()) -> None:
         """Wait until every component is healthy and every DAG is parsed.
 
         :param dags: the number of DAGs.
+        :param refused: the DAG files that this version of Airflow cannot import.
         """
 
         def parsed() -> bool | None:
-            assert self.call("GET", "/api/v2/importErrors")["import_errors"] == []
-            return self.call("GET", "/api/v2/dags")["total_entries"] == dags or None
+            errors = self.call("GET", "/api/v2/importErrors")["import_errors"]
+            assert [error for error in errors if Path(error["filename"]).name not in refused] == []
+            is_parsed = self.call("GET", "/api/v2/dags")["total_entries"] == dags
+            return (is_parsed and len(errors) == len(refused)) or None
 
         self.until("the deployment is up", lambda: self._api.is_healthy() or None, 2 * PATIENCE)
         self.until("the DAGs are parsed", parsed)
