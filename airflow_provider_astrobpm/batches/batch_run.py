@@ -123,7 +123,7 @@ class BatchRun:
             keys = self._decide_all(decider) if self.total is not None else None
             is_resumed = self.request.oldest(record) != self.request.generation
             begins_again = not (is_resumed or self.request.keeps_open)
-            if keys is not None or begins_again:  # regardless of the input
+            if keys is not None or begins_again:  # else the older instances count until the input is read
                 await self._terminate(decider.superseded())
         except AmbiguousStartError:
             await self._write_record(self.request.record_person_asked(record, BatchRecord))

@@ -270,8 +270,9 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
     def _instance_wait(self, deadline: float | None, known: KnownIdentity, **instance: Any) -> InstanceWait:
         from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
 
-        longest = self.max_poll_failure_time
-        awaited = wait.InstanceWait(self._condition(), known=known, max_poll_failure_time=longest, **instance)
+        awaited = wait.InstanceWait(
+            self._condition(), known=known, max_poll_failure_time=self.max_poll_failure_time, **instance
+        )
         return self._with_deadline(awaited, deadline)
 
     def _trigger_for(self, awaited: InstanceWait | None) -> AstroZeroBpmInstanceTrigger:
