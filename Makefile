@@ -4,6 +4,7 @@ PYTHON ?= python3
 PINS ?= airflow-3.3
 OUTCOME ?= approve
 TESTS ?=
+TAG ?=
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
@@ -18,10 +19,11 @@ NEXT_BIN := .venv-next/bin
 NEXT_CONSTRAINTS := constraints/airflow-3.4.txt
 NEXT_STAMP := .venv-next/.ready
 DOCS_STAMP := .venv/.ready-docs-$(PINS)
+RELEASE_STAMP := .venv/.ready-release-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +70,10 @@ $(BROWSER_STAMP): $(STAMP)
 
 $(DOCS_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group docs --constraints $(CONSTRAINTS)
+	@touch $@
+
+$(RELEASE_STAMP): $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group release --constraints $(CONSTRAINTS)
 	@touch $@
 
 test-crash: $(HA_STAMP)  ## Kill tasks at every point of a start and its wait, on PostgreSQL (needs Debian, takes TESTS too)
@@ -132,9 +138,13 @@ newcomer: $(BROWSER_STAMP)  ## Install the wheel into an empty environment, and 
 pictures: $(BROWSER_STAMP)  ## Make docs/pictures/ anew: screenshots of a deployment, and plots of docs/performance.md (needs Debian)
 	@$(BIN)/python scripts/pictures.py
 
-build: $(STAMP)  ## Build the wheel and the source archive into dist/ (REPOSITORY_URL=https://... makes the README's links absolute)
+build: $(STAMP)  ## Build the wheel and the source archive into dist/
 	@rm -rf dist
 	@$(BIN)/hatchling build
+
+# With a TAG it takes REPOSITORY_URL and CONTACT_EMAIL from the environment.
+release-check: $(RELEASE_STAMP)  ## Do all that a release does, but the upload (TAG=v1.2.3 checks that tag too)
+	@$(BIN)/python scripts/release_check.py $(if $(TAG),--tag $(TAG))
 
 constraints: $(STAMP)  ## Resolve constraints/ anew, to the newest versions
 	@$(BIN)/python scripts/make_constraints.py

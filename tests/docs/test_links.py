@@ -21,6 +21,7 @@ WELL_KNOWN = (
     "https://jsonlines.org/",
     "https://openlineage.io/",
     "https://opentelemetry.io/",
+    "https://pre-commit.com/",
     "https://support.huaweicloud.com/",
 )
 LOOPBACK = ("http://127.0.0.1:8080", "http://127.0.0.1:8765")

@@ -40,7 +40,7 @@ def test_metadata_contains_the_version_of_the_package(wheel: zipfile.ZipFile) ->
 
 
 def test_links_of_the_readme_work_on_a_package_index_page(tmp_path: Path) -> None:
-    environment = {**os.environ, "REPOSITORY_URL": "https://github.com/owner/name"}
+    environment = {**os.environ, "REPOSITORY_URL": "https://github.com/owner/name/"}
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=environment)
     (path,) = tmp_path.glob("*.whl")
