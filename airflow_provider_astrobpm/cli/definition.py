@@ -9,8 +9,7 @@ A command is a function in a module of this package. It takes the parsed argumen
 ``None`` for 0. It does not catch the hook's errors: ``runner`` prints each of them as one sentence on stderr, without a
 traceback, and maps it to an exit code. See ``doctor_command.doctor`` for an example.
 
-An option has the same name as the corresponding argument of an operator. Former names of options still work, but
-``--help`` hides them.
+An option has the same name as the corresponding argument of an operator.
 """
 
 from __future__ import annotations
@@ -45,11 +44,6 @@ def _arg(*flags: str, **options: Any) -> Arg:
     return _UnabbreviatedArg(flags, **options)  # type: ignore[no-untyped-call]
 
 
-def _former(*flags: str, dest: str, **options: Any) -> Arg:
-    """Describe a former name of an option."""
-    return _arg(*flags, dest=dest, help=argparse.SUPPRESS, default=argparse.SUPPRESS, **options)
-
-
 CONN_ID = _arg(
     "--conn-id",
     "--astro-zero-conn-id",
@@ -75,7 +69,6 @@ STATE = _arg(
 )
 ALL = _arg("--all", action="store_true", help="Include instances in all states, also closed ones")
 BPM_NAME = _arg("--bpm-name", metavar="NAME", help="Only instances of the BPM with this name")
-FORMER_BPM_NAME = _former("--process", dest="bpm_name")
 BUSINESS_KEY = _arg("--business-key", metavar="KEY", help="Only instances with this business key")
 OLDER_THAN = _arg(
     "--older-than",
@@ -88,7 +81,7 @@ YOUNGER_THAN = _arg(
     metavar="AGE",
     help="Only instances that started more recently than this; same format as --older-than",
 )
-FILTER = (STATE, BPM_NAME, FORMER_BPM_NAME, BUSINESS_KEY, OLDER_THAN, YOUNGER_THAN)
+FILTER = (STATE, BPM_NAME, BUSINESS_KEY, OLDER_THAN, YOUNGER_THAN)
 
 MAX_CONCURRENCY = (
     _arg(
@@ -98,7 +91,6 @@ MAX_CONCURRENCY = (
         metavar="N",
         help="Maximum number of instances to change at a time (default: %(default)s)",
     ),
-    _former("--concurrency", dest="max_concurrency", type=int),
 )
 DRY_RUN = _arg("--dry-run", action="store_true", help="Show what would be changed, without changing anything")
 VARIABLE = _arg(
@@ -135,7 +127,6 @@ POLL_INTERVAL = (
         metavar="SECONDS",
         help="Seconds between polls, at least 1 (default: %(default)g)",
     ),
-    _former("--interval", dest="poll_interval", type=float),
 )
 TIMEOUT = _arg(
     "--timeout", type=float, metavar="SECONDS", help="Seconds after which the wait times out (default: never)"
@@ -196,7 +187,6 @@ COMMANDS = (
             metavar="NAME",
             help="The name of its BPM, if instances of other BPMs have the same business key",
         ),
-        FORMER_BPM_NAME,
         ARG_OUTPUT,
     ),
     _command(
@@ -211,7 +201,6 @@ COMMANDS = (
         ),
         _arg("--version", help="With show: the version to show (default: the enabled one)"),
         _arg("--bpm-name", metavar="NAME", help="Only versions of the BPM with this name"),
-        FORMER_BPM_NAME,
         _arg("--like", action="store_true", help="Match a part of the name"),
         _arg("--enabled", action="store_true", help="Only enabled versions"),
         ARG_OUTPUT,
@@ -233,7 +222,6 @@ COMMANDS = (
         _arg("--title", help="The title of the new instance"),
         _arg("--version", help="The version to start, enabled or not (default: the enabled one)"),
         _arg("--wait-for-completion", action="store_true", help="Wait until the instance has ended"),
-        _former("--wait", dest="wait_for_completion", action="store_true"),
         *POLL_INTERVAL,
         TIMEOUT,
         ARG_OUTPUT,

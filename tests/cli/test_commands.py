@@ -113,7 +113,7 @@ class TestReadCommands:
     ) -> None:
         emulator.start(BPM, business_key="k")
         emulator.switch(business_keys_in_rows=False)
-        done = run(*command, "--business-key", "k", "--process", BPM)
+        done = run(*command, "--business-key", "k", "--bpm-name", BPM)
         assert (done.code, done.out) == (1, "")
         assert (
             "none of the 1 listed instances shows a business key. Either the lists of this environment show"

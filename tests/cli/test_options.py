@@ -76,11 +76,10 @@ def test_both_programs_accept_the_same_options(program: tuple[str, ...], emulato
     done = process(program, "start", BPM, "--variables", '{"risk_class": 3}', "--output", "json")
     assert done.code == 0, done.err
     assert emulator.instance(done.rows[0]["id"])["variables"]["risk_class"] == 3
-    done = process(program, "list", "--process", BPM, "--state", "WAITING FOR USER", "--output", "json")
+    done = process(program, "list", "--bpm-name", BPM, "--state", "WAITING FOR USER", "--output", "json")
     assert len(done.rows) == 1
     shown = process(program, "list", "--help").out
     assert "--bpm-name" in shown
-    assert "--process" not in shown
 
 
 def shown_options(command: str) -> set[str]:
@@ -117,24 +116,15 @@ def test_options_are_named_like_arguments(command: str, functions: list[Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("former", "now"),
+    ("synonym", "name"),
     [
-        ("list --process A", "list --bpm-name A"),
-        ("show --business-key k --process A", "show --business-key k --bpm-name A"),
-        ("definitions --process A", "definitions --bpm-name A"),
-        ("start A --wait --interval 2", "start A --wait-for-completion --poll-interval 2"),
-        ("suspend --process A --concurrency 2", "suspend --bpm-name A --max-concurrency 2"),
-        ("resume --process A --concurrency 2", "resume --bpm-name A --max-concurrency 2"),
-        ("terminate --process A --concurrency 2", "terminate --bpm-name A --max-concurrency 2"),
-        ("set --process A --concurrency 2", "set --bpm-name A --max-concurrency 2"),
-        ("watch --process A --interval 2", "watch --bpm-name A --poll-interval 2"),
         ("list --states Running --state New", "list --state Running --state New"),
         ("list --astro-zero-conn-id c", "list --conn-id c"),
     ],
 )
-def test_former_option_names_still_work(former: str, now: str) -> None:
+def test_synonyms_of_options(synonym: str, name: str) -> None:
     parser = make_parser()
-    assert parser.parse_args(former.split()) == parser.parse_args(now.split())
+    assert parser.parse_args(synonym.split()) == parser.parse_args(name.split())
 
 
 def test_defaults_of_options() -> None:
