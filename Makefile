@@ -99,8 +99,8 @@ test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavi
 test-histories: $(STAMP)  ## Run starts and batches through 100000 random histories each (HISTORIES=n for another number)
 	@HISTORIES=$(HISTORIES) $(BIN)/pytest -n auto --dist worksteal -q tests/starting/test_histories.py
 
-test-combinations: $(STAMP)  ## Run the doctor against 200 random combinations of the emulator's switches (COMBINATIONS=n for another number)
-	@COMBINATIONS=$(COMBINATIONS) $(BIN)/pytest -n auto --dist worksteal -q tests/doctor/test_combinations.py
+test-combinations: $(STAMP)  ## Run the doctor against 200 random combinations of the emulator's switches, and against an emulator like each report (COMBINATIONS=n for another number)
+	@COMBINATIONS=$(COMBINATIONS) $(BIN)/pytest -n auto --dist worksteal -q tests/doctor/test_combinations.py tests/doctor/test_likeness.py
 
 docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs

@@ -16,12 +16,32 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 
 
+LIKE = "astro_zero_like"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the setting ``astro_zero_like``."""
+    parser.addini(
+        LIKE,
+        "a report of the doctor, below the root folder: astro_zero_emulator behaves like that environment",
+        default="",
+    )
+
+
 @pytest.fixture(scope="session")
-def astro_zero_emulator_server() -> Iterator[EmulatorServer]:
+def astro_zero_emulator_server(pytestconfig: pytest.Config) -> Iterator[EmulatorServer]:
     """Run the server behind ``astro_zero_emulator``, from the first use to the end of the session."""
+    from airflow_provider_astrobpm.emulator.doctor_report import ReportError, read_report  # noqa: PLC0415
+    from airflow_provider_astrobpm.emulator.emulator_state import EmulatorSettings  # noqa: PLC0415
     from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer  # noqa: PLC0415
 
-    with EmulatorServer() as server:
+    settings = EmulatorSettings()
+    if file := pytestconfig.getini(LIKE):
+        try:
+            settings = read_report(pytestconfig.rootpath / file).applied_to(settings)
+        except ReportError as error:
+            raise pytest.UsageError(f"{LIKE}: {error}") from None
+    with EmulatorServer(settings) as server:
         yield server
 
 

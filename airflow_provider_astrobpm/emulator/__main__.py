@@ -9,10 +9,12 @@ import shlex
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from airflow_provider_astrobpm.emulator.control_api import PREFIX
+from airflow_provider_astrobpm.emulator.doctor_report import read_report
 from airflow_provider_astrobpm.emulator.emulator_state import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -22,7 +24,7 @@ from airflow_provider_astrobpm.emulator.emulator_state import (
 )
 from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT, ScriptError, load_script
 from airflow_provider_astrobpm.emulator.server_thread import connection_json, listening
-from airflow_provider_astrobpm.emulator.switches import SwitchError, Switches, describe_switches, parse_switch
+from airflow_provider_astrobpm.emulator.switches import SwitchError, describe_switches, parse_switch
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 _ABOUT = """\
@@ -35,19 +37,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        settings = EmulatorSettings(
+        like = read_report(options.like) if options.like else None
+        base = like.applied_to(EmulatorSettings()) if like else EmulatorSettings()
+        settings = replace(
+            base,
             processes=tuple(
                 process for file in options.processes or [DEFAULT_SCRIPT] for process in load_script(file)
             ),
-            switches=Switches().changed(**dict(map(parse_switch, options.switch))),
+            switches=base.switches.changed(**dict(map(parse_switch, options.switch))),
             client_id=options.client_id,
             client_secret=options.client_secret,
-            token_lifetime=options.token_lifetime,
+            token_lifetime=base.token_lifetime if options.token_lifetime is None else options.token_lifetime,
             base_path=options.base_path,
             allowed_hosts=frozenset({options.host, *options.allowed_host}),
         )
     except (ScriptError, SwitchError, ValueError, OSError) as error:
         parser.error(str(error))
+    for line in like.lines() if like else ():
+        _say(line)
     if not _is_loopback(options.host):
         _say(
             f"Warning: {options.host} can be reached from other machines; the emulator protects nothing.",
@@ -83,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a YAML file of processes to offer; repeatable (default: {DEFAULT_SCRIPT}, which shows the format)",
     )
     parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="FILE",
+        help="a report that 'airflow astro-zero doctor --output json' has written: behave like that environment",
+    )
+    parser.add_argument(
         "--switch", action="append", default=[], metavar="NAME=POSITION", help="see below; repeatable"
     )
     parser.add_argument(
@@ -98,9 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--token-lifetime",
         type=int,
-        default=TOKEN_LIFETIME,
         metavar="SECONDS",
-        help="how long a token is valid (default: %(default)s)",
+        help=f"how long a token is valid (default: as in the file of --like, otherwise {TOKEN_LIFETIME})",
     )
     parser.add_argument(
         "--base-path", default="", metavar="PATH", help="a prefix of every path of the API, such as /portal/x"

@@ -68,15 +68,16 @@ def run_shell(
 
 
 def serve(block: Block, port: int, folder: Path) -> None:
-    """Run the command of a block until it answers at its port, and stop it as Ctrl-C does.
+    """Run the command of a block until it answers at its port, and stop it as Ctrl-C does. Its note before it is run first.
 
     :param port: a free one, which takes the place of the one in the text.
     """
     assert PORT in block.text, f"{block} serves, and names no port {PORT}"
+    before = block.notes["setting"].text if "setting" in block.notes else ""
     log = folder / ".log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*_BASH, "-c", f"exec {block.text.replace(PORT, str(port))}"],
+            [*_BASH, "-c", f"{before}\nexec {block.text.replace(PORT, str(port))}"],
             cwd=folder,
             env=_environment(),
             stdin=subprocess.DEVNULL,

@@ -161,6 +161,27 @@ def test_the_api_is_served_over_tls(tmp_path: Path) -> None:
         assert server.control.counts()["other"] == 1
 
 
+def test_the_command_line_behaves_like_a_report(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    points = {"get_by_id": "row", "plus": "no", "token_lifetime": 30, "long_key": "cut at 37"}
+    listed = [{"name": name, "value": value} for name, value in points.items()]
+    report.write_text(json.dumps({"signed_in": True, "points": listed}))
+    options = ["--like", str(report), "--switch", "plus_is_blank=true"]
+    command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        untold, unlike, address = (process.stdout.readline().strip() for _ in range(3))
+        assert untold.startswith("Not in the report, so at the default: definition_variables, ")
+        assert unlike == "Unlike the report: long_key is 'cut at 37'"
+        url = address.removeprefix("Astro Zero emulator: ")
+        switches = requests.get(f"{url}/_emulator/switches", timeout=10).json()
+        assert (switches["get_by_id"], switches["plus_is_blank"]) == ("row", True)
+        assert login(url).json()["expires_in"] == 30
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_line_serves_until_a_signal(ending: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "mine.yaml"
@@ -208,6 +229,7 @@ def test_help_lists_the_switches(capsys: pytest.CaptureFixture[str]) -> None:
         (["--switch", "colour=red"], "unknown switch 'colour'"),
         (["--process", "/nowhere/x.yaml"], "unrecognized arguments: --process"),
         (["--processes", "/nowhere/x.yaml"], "No such file or directory"),
+        (["--like", "/nowhere/x.json"], "/nowhere/x.json cannot be read: No such file or directory"),
         (["--token-lifetime", "0"], "token_lifetime must be at least 1"),
         (["--allowed-host", "emulator.example:8765"], "without a port, not 'emulator.example:8765'"),
         (["--base-path", "x"], "base_path must begin with a slash"),

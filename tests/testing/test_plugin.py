@@ -236,3 +236,32 @@ def test_missed_actions_fail_the_test(pytester: pytest.Pytester) -> None:
         "test_fails_anyway": "FAILED",
         "test_by_another_name": "FAILED",
     }
+
+
+def test_the_emulator_behaves_like_a_report(pytester: pytest.Pytester) -> None:
+    points = [{"name": "terminate", "value": "User Terminated"}, {"name": "token_lifetime", "value": 30}]
+    pytester.mkdir("tenants")
+    report = json.dumps({"signed_in": True, "points": points})
+    Path(pytester.path / "tenants" / "sandbox.json").write_text(report, encoding="utf-8")
+    pytester.makeini("[pytest]\nastro_zero_like = tenants/sandbox.json")
+    pytester.makepyfile(
+        """
+        def test_first(astro_zero_emulator):
+            assert astro_zero_emulator.switches()["terminate_state"] == "User Terminated"
+            astro_zero_emulator.switch(terminate_state="Terminated")
+
+
+        def test_second(astro_zero_emulator, astro_zero_emulator_server):
+            assert astro_zero_emulator.switches()["terminate_state"] == "User Terminated"
+            assert astro_zero_emulator_server.settings.token_lifetime == 30
+        """
+    )
+    pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=2)
+
+
+def test_a_report_that_cannot_be_read_is_an_error(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nastro_zero_like = absent.json")
+    pytester.makepyfile("def test_one(astro_zero_emulator): pass")
+    done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*astro_zero_like: *absent.json cannot be read: No such file or directory*"])
