@@ -115,9 +115,7 @@ def fast_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Run
     monkeypatch.setattr(web_app, "asyncio", SimpleNamespace(sleep=hold_back))
     monkeypatch.setattr(VirtualClock, "__call__", lambda clock: loop.wall_time() + clock.ahead)
     monkeypatch.setattr(TOKENS, "_clock", loop.time)
-    monkeypatch.setattr(
-        poller, "Poller", partial(poller.Poller, clock=loop.wall_time, jitter=lambda: 0.0)
-    )
+    monkeypatch.setattr(poller, "Poller", partial(poller.Poller, clock=loop.wall_time, jitter=lambda: 0.0))
 
     def run(scenario: Coroutine[Any, Any, T]) -> T:
         result = run_in(loop, scenario)
