@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import gc
 import os
 import shutil
 import socket
@@ -45,7 +47,18 @@ from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
-pytest_plugins = ["pytester", "tests.support.plans"]  # runs pytest itself, for the tests of the pytest plugin
+pytest_plugins = ["pytester", "tests.support.plans", "tests.support.run_time"]  # runs pytest itself, for the tests of the pytest plugin
+
+
+def pytest_collection_finish() -> None:
+    """Take all that was imported and collected out of the garbage collector's sight: it stays until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes ``-n auto`` starts: two for each core, because about half of the time a test waits."""
+    return 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_unconfigure() -> None:
@@ -128,11 +141,22 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def airflow_database() -> None:
-    """Create Airflow's database in the scratch home of this test process."""
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=180
-    )
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Create Airflow's database in the scratch home of this test process.
+
+    The first process of a run that needs one makes it, and the others copy the file.
+    """
+    shared = tmp_path_factory.getbasetemp().parent / "airflow.db"
+    own = Path(_HOME) / shared.name
+    with (shared.parent / "airflow.db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if "PYTEST_XDIST_WORKER" in os.environ and shared.exists():
+            shutil.copyfile(shared, own)
+            return
+        subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=180
+        )
+        shutil.copyfile(own, shared)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ class Deadline:
         return self.due < other.due
 
 
-class Deadlines:
+class DeadlineThread:
     """The deadlines of a process, and the thread that keeps them. The thread starts with the first deadline."""
 
     def __init__(self) -> None:
@@ -79,5 +79,5 @@ class Deadlines:
                 self._changed.wait(None if due == math.inf else due - now)
 
 
-DEADLINES = Deadlines()
+DEADLINES = DeadlineThread()
 os.register_at_fork(after_in_child=DEADLINES.reset)

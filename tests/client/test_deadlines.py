@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from airflow_provider_astrobpm.client._deadlines import Deadlines
+from airflow_provider_astrobpm.client._deadlines import DeadlineThread
 
 PATIENCE = 60.0
 LATER = 3600.0
@@ -38,7 +38,7 @@ def calls() -> Calls:
 
 
 def test_calls_the_earliest_first(calls: Calls) -> None:
-    deadlines = Deadlines()
+    deadlines = DeadlineThread()
     deadlines.call_after(0.06, lambda: calls.note("last"))
     deadlines.call_after(0.03, lambda: calls.note("second"))
     deadlines.call_after(0, lambda: calls.note("first"))
@@ -46,35 +46,35 @@ def test_calls_the_earliest_first(calls: Calls) -> None:
 
 
 def test_an_earlier_deadline_wakes_the_thread(calls: Calls) -> None:
-    deadlines = Deadlines()
+    deadlines = DeadlineThread()
     deadlines.call_after(LATER, lambda: calls.note("later"))
     deadlines.call_after(0, lambda: calls.note("now"))
     assert calls.wait_for(1) == ["now"]
 
 
 def test_does_not_call_what_was_cancelled(calls: Calls) -> None:
-    deadlines = Deadlines()
+    deadlines = DeadlineThread()
     deadlines.call_after(0.02, lambda: calls.note("cancelled")).cancel()
     deadlines.call_after(0.04, lambda: calls.note("kept"))
     assert calls.wait_for(1) == ["kept"]
 
 
 def test_one_thread_serves_all(calls: Calls) -> None:
-    deadlines = Deadlines()
+    deadlines = DeadlineThread()
     for _ in range(20):
         deadlines.call_after(0, lambda: calls.note(str(threading.get_ident())))
     assert len(set(calls.wait_for(20))) == 1
 
 
 def test_keeps_nothing_of_calls_that_ended_in_time() -> None:
-    deadlines = Deadlines()
+    deadlines = DeadlineThread()
     for _ in range(1000):
         deadlines.call_after(LATER, lambda: None).cancel()
     assert len(deadlines._heap) == 1
 
 
 def test_a_thread_that_has_ended_is_replaced(calls: Calls) -> None:
-    deadlines = Deadlines()
+    deadlines = DeadlineThread()
     ended = threading.Thread(target=lambda: None)
     ended.start()
     ended.join()
@@ -84,7 +84,7 @@ def test_a_thread_that_has_ended_is_replaced(calls: Calls) -> None:
 
 
 def test_a_forked_process_begins_with_none(calls: Calls) -> None:
-    deadlines = Deadlines()
+    deadlines = DeadlineThread()
     deadlines.call_after(LATER, lambda: None)
     with deadlines._changed:  # as if a thread of the parent held it during the fork
         deadlines.reset()
