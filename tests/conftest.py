@@ -47,7 +47,12 @@ from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
-pytest_plugins = ["pytester", "tests.support.plans", "tests.support.run_time"]  # runs pytest itself, for the tests of the pytest plugin
+pytest_plugins = [
+    "pytester",
+    "tests.support.plans",
+    "tests.support.run_time",
+    "tests.support.warm_python",
+]  # runs pytest itself, for the tests of the pytest plugin
 
 
 def pytest_collection_finish() -> None:

@@ -22,6 +22,7 @@ from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.hooks.connection import EXTRAS
 from tests.cli.conftest import Run
+from tests.support.warm_python import warm
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 COMMAND = (sys.executable, "-m", "airflow_provider_astrobpm", "doctor")
@@ -29,7 +30,9 @@ PROCESS = "SupplierOnboarding"
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        warm([*COMMAND, *arguments]), capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.fixture
@@ -141,7 +144,7 @@ def test_signal_terminates_the_run_and_its_instances(
 ) -> None:
     emulator.fault(kind, "delay", seconds=60, work_done=True)
     with subprocess.Popen(
-        [*COMMAND, "--start", PROCESS, "-o", "json"],
+        warm([*COMMAND, "--start", PROCESS, "-o", "json"]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
