@@ -27,7 +27,7 @@ def run_time_line(tests: int, seconds: float, limit: float) -> str:
     :param seconds: how long it took.
     :param limit: how long it should take, in seconds.
     """
-    verdict = "" if seconds <= limit else ": TOO LONG, unless this machine is slow or busy"
+    verdict = "" if seconds <= limit else ", which is too long"
     return f"test: {tests:,} tests in {_clock(seconds)} (limit {_clock(limit)} on 2 idle cores){verdict}"
 
 
