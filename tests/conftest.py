@@ -55,6 +55,11 @@ pytest_plugins = [
 ]  # runs pytest itself, for the tests of the pytest plugin
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_collection_finish() -> None:
     """Take all that was imported and collected out of the garbage collector's sight: it stays until the end."""
     gc.collect()
@@ -99,10 +104,27 @@ def cases() -> list[tuple[str, str, Any]]:
     return [case for case in every if case not in impossible]
 
 
+def pairs() -> list[tuple[str, str, Any]]:
+    """Return every position once, with the lookup methods in turn.
+
+    For tests of what lies above the client. The client's have every combination.
+    """
+    possible = set(cases())
+    lookups = {
+        position: [each for each in INSTANCE_LOOKUPS if (each, *position) in possible]
+        for position in positions()
+    }
+    return [
+        (methods[number % len(methods)], *position)
+        for number, (position, methods) in enumerate(lookups.items())
+    ]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with the arguments lookup, switch and position for all of their combinations."""
+    """Run a test with the arguments lookup, switch and position for all of their combinations, or for ``pairs``."""
     if {"lookup", "switch", "position"} <= set(metafunc.fixturenames):
-        metafunc.parametrize(("lookup", "switch", "position"), cases())
+        in_turn = metafunc.definition.get_closest_marker("lookups_in_turn")
+        metafunc.parametrize(("lookup", "switch", "position"), pairs() if in_turn else cases())
 
 
 @pytest.fixture(scope="session")

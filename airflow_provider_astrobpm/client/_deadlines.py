@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 import os
 import threading
 import time
@@ -32,7 +31,7 @@ class Deadline:
 
 
 class DeadlineThread:
-    """The deadlines of a process, and the thread that keeps them. The thread starts with the first deadline."""
+    """The deadlines of a process, and the thread that keeps them. The thread runs while there are any."""
 
     def __init__(self) -> None:
         self.reset()
@@ -42,7 +41,7 @@ class DeadlineThread:
         self._changed = threading.Condition()
         self._heap: list[Deadline] = []
         self._thread: threading.Thread | None = None
-        self._wakes_at = math.inf
+        self._wakes_at = 0.0
 
     def call_after(self, seconds: float, function: Callable[[], None]) -> Deadline:
         """Call a function in a while. It must not raise, and must not block.
@@ -61,22 +60,29 @@ class DeadlineThread:
                 self._changed.notify()
         return made
 
-    def _run(self) -> None:
-        while True:
-            function = self._next().function
-            if function is not None:
-                function()
-
-    def _next(self) -> Deadline:
-        """Wait until a deadline is due, and remove it."""
+    def rest(self) -> None:
+        """Forget what was cancelled, and let the thread end if nothing is left."""
         with self._changed:
-            while True:
-                due = self._heap[0].due if self._heap else math.inf
-                now = time.monotonic()
-                if due <= now:
+            self._heap = [each for each in self._heap if each.function is not None]
+            heapq.heapify(self._heap)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (deadline := self._next()) is not None:
+            if deadline.function is not None:
+                deadline.function()
+
+    def _next(self) -> Deadline | None:
+        """Wait until a deadline is due, and remove it; ``None`` if there is no other, and so the thread ends."""
+        with self._changed:
+            while self._heap:
+                self._wakes_at = self._heap[0].due
+                seconds = self._wakes_at - time.monotonic()
+                if seconds <= 0:
                     return heapq.heappop(self._heap)
-                self._wakes_at = due
-                self._changed.wait(None if due == math.inf else due - now)
+                self._changed.wait(seconds)
+            self._thread = None
+            return None
 
 
 DEADLINES = DeadlineThread()

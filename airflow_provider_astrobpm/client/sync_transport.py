@@ -105,6 +105,7 @@ class Transport:
     def close(self) -> None:
         """Close the connections to the server."""
         self._session.close()
+        DEADLINES.rest()
 
 
 class _Session(requests.Session):

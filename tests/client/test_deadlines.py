@@ -59,11 +59,22 @@ def test_does_not_call_what_was_cancelled(calls: Calls) -> None:
     assert calls.wait_for(1) == ["kept"]
 
 
-def test_one_thread_serves_all(calls: Calls) -> None:
+def test_one_thread_serves_all_and_ends_when_nothing_is_left(calls: Calls) -> None:
     deadlines = DeadlineThread()
+    later = deadlines.call_after(LATER, lambda: None)
     for _ in range(20):
         deadlines.call_after(0, lambda: calls.note(str(threading.get_ident())))
     assert len(set(calls.wait_for(20))) == 1
+    deadlines.rest()
+    thread = deadlines._thread
+    assert thread is not None
+    assert thread.is_alive()  # for the one that is left
+    later.cancel()
+    deadlines.rest()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    deadlines.call_after(0, lambda: calls.note("by another thread"))
+    assert calls.wait_for(21)[-1] == "by another thread"
 
 
 def test_keeps_nothing_of_calls_that_ended_in_time() -> None:

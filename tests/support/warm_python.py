@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import json
 import os
 import runpy
@@ -22,6 +23,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+_Request = tuple[dict[str, Any], list[int]]  # what is to run, and the standard streams
 
 RELAY = Path(__file__).with_name("warm_python_relay.py")
 IMPORTS = {
@@ -129,17 +132,18 @@ class _Forks:
         self._events.register(0, selectors.EVENT_READ, self._end)
         os.write(1, b"ready\n")
 
-    def await_request(self) -> tuple[dict[str, Any], list[int]] | None:
+    def await_request(self) -> _Request | None:
         """Return, in a child, what it is to run and its streams; in the parent ``None`` when stdin was closed."""
         while True:
             for key, _ in self._events.select():
                 if key.data == self._end:
                     self._end()
                     return None
-                if request := key.data():
+                request: _Request | None = key.data()
+                if request is not None:
                     return request
 
-    def _accept(self) -> tuple[dict[str, Any], list[int]] | None:
+    def _accept(self) -> _Request | None:
         client, _ = self._listener.accept()
         length, streams, _, _ = socket.recv_fds(client, _LENGTH_BYTES, _STREAMS)
         with client.makefile("rb") as sent:
@@ -190,9 +194,10 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(  # type: ignore[union-attr]
-            line_buffering=stream is sys.stderr or stream.isatty(),
+    for output in (sys.stdout, sys.stderr):
+        assert isinstance(output, io.TextIOWrapper)
+        output.reconfigure(
+            line_buffering=output is sys.stderr or output.isatty(),
             write_through="PYTHONUNBUFFERED" in os.environ,
         )
     module, *arguments = request["arguments"]
