@@ -51,7 +51,7 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .
 
 test: $(BROWSER_STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
-	@$(BIN)/pytest -n auto --dist worksteal -q $(TESTS)
+	@TEST_RUN_LIMIT_SECONDS=$(if $(TESTS),,360) $(BIN)/pytest -n auto --dist worksteal -q $(TESTS)
 
 test-deployment: $(BROWSER_STAMP)  ## Run the tests against an Airflow of several processes (takes TESTS too)
 	@$(BIN)/pytest -m deployment -n 0 -q tests/deployment $(TESTS)

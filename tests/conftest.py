@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import gc
 import os
 import shutil
 import socket
@@ -45,7 +47,28 @@ from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
-pytest_plugins = ["pytester", "tests.support.plans"]  # runs pytest itself, for the tests of the pytest plugin
+pytest_plugins = [
+    "pytester",
+    "tests.support.plans",
+    "tests.support.run_time",
+    "tests.support.warm_python",
+]  # runs pytest itself, for the tests of the pytest plugin
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Take all that was imported and collected out of the garbage collector's sight: it stays until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes ``-n auto`` starts: two for each core, because about half of the time a test waits."""
+    return 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_unconfigure() -> None:
@@ -81,10 +104,27 @@ def cases() -> list[tuple[str, str, Any]]:
     return [case for case in every if case not in impossible]
 
 
+def pairs() -> list[tuple[str, str, Any]]:
+    """Return every position once, with the lookup methods in turn.
+
+    For tests of what lies above the client. The client's have every combination.
+    """
+    possible = set(cases())
+    lookups = {
+        position: [each for each in INSTANCE_LOOKUPS if (each, *position) in possible]
+        for position in positions()
+    }
+    return [
+        (methods[number % len(methods)], *position)
+        for number, (position, methods) in enumerate(lookups.items())
+    ]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with the arguments lookup, switch and position for all of their combinations."""
+    """Run a test with the arguments lookup, switch and position for all of their combinations, or for ``pairs``."""
     if {"lookup", "switch", "position"} <= set(metafunc.fixturenames):
-        metafunc.parametrize(("lookup", "switch", "position"), cases())
+        in_turn = metafunc.definition.get_closest_marker("lookups_in_turn")
+        metafunc.parametrize(("lookup", "switch", "position"), pairs() if in_turn else cases())
 
 
 @pytest.fixture(scope="session")
@@ -128,11 +168,22 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def airflow_database() -> None:
-    """Create Airflow's database in the scratch home of this test process."""
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=180
-    )
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Create Airflow's database in the scratch home of this test process.
+
+    The first process of a run that needs one makes it, and the others copy the file.
+    """
+    shared = tmp_path_factory.getbasetemp().parent / "airflow.db"
+    own = Path(_HOME) / shared.name
+    with (shared.parent / "airflow.db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if "PYTEST_XDIST_WORKER" in os.environ and shared.exists():
+            shutil.copyfile(shared, own)
+            return
+        subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=180
+        )
+        shutil.copyfile(own, shared)
 
 
 @pytest.fixture(scope="session")

@@ -52,9 +52,17 @@ def create_context(settings: Settings) -> ssl.SSLContext:
     made.set_alpn_protocols(["http/1.1"])
     _load_files(made, settings)
     if settings.verify is True:
-        named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        _trust(made, named or DEFAULT_CA_BUNDLE_PATH)
+        _trust(made, _bundle_of_environment() or DEFAULT_CA_BUNDLE_PATH)
     return made
+
+
+def trusted(settings: Settings) -> bool | str:
+    """Return what ``requests`` is to trust: the path of a bundle, ``True`` for its own, or ``False`` for every server."""
+    return (_bundle_of_environment() or True) if settings.verify is True else settings.verify
+
+
+def _bundle_of_environment() -> str | None:
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
 
 
 def _load_files(made: ssl.SSLContext, settings: Settings) -> None:

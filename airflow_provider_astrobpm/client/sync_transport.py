@@ -19,11 +19,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from airflow_provider_astrobpm.client import _failures, _route
+from airflow_provider_astrobpm.client._deadlines import DEADLINES
 from airflow_provider_astrobpm.client._failures import CURRENT
 from airflow_provider_astrobpm.client.protocol import Response
 from airflow_provider_astrobpm.client.settings import secrets_of_proxy
 
 if TYPE_CHECKING:
+    from airflow_provider_astrobpm.client._deadlines import Deadline
     from airflow_provider_astrobpm.client.protocol import Request
     from airflow_provider_astrobpm.client.settings import Settings
 
@@ -46,7 +48,8 @@ class Transport:
         adapter = _Adapter(pool_maxsize=32)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._session.auth = lambda request: request  # without it, requests would read a .netrc file
+        # Otherwise requests would read a .netrc file, and the variables about proxies again and again. _route reads them.
+        self._session.trust_env = False
         # A login cookie from the server would compete with the access-token header.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         if settings.client_cert:
@@ -82,13 +85,17 @@ class Transport:
         proxy = _route.proxy_for(settings, prepared.url or "")
         if proxy:
             sending.secrets += secrets_of_proxy(proxy)
-        # Passed with each request, because the environment's proxies and CA bundle would override those of the session.
-        options = self._session.merge_environment_settings(
-            prepared.url, {}, stream=True, verify=settings.verify, cert=None
-        )
-        options["proxies"] = {"http": proxy, "https": proxy} if proxy else {}
+        proxies = {"http": proxy, "https": proxy} if proxy else {}
         timeout = (settings.connect_timeout, settings.read_timeout)
-        with self._session.send(prepared, timeout=timeout, allow_redirects=False, **options) as answer:
+        with self._session.send(
+            prepared,
+            timeout=timeout,
+            allow_redirects=False,
+            stream=True,
+            verify=_route.trusted(settings),
+            cert=self._session.cert,
+            proxies=proxies,
+        ) as answer:
             body = _read(answer, settings.max_response_bytes)
             if sending.was_cut:
                 raise sending.cut_off()
@@ -98,6 +105,7 @@ class Transport:
     def close(self) -> None:
         """Close the connections to the server."""
         self._session.close()
+        DEADLINES.rest()
 
 
 class _Session(requests.Session):
@@ -171,15 +179,13 @@ class _SyncProgress(_failures.RequestProgress):
         self._lock = threading.Lock()
         self._connection: Any = None
         """The connection on which an answer is awaited. Afterwards it may serve another call."""
-        self._timer: threading.Timer | None = None
+        self._deadline: Deadline | None = None
 
     def watch(self, connection: Any) -> None:
         """Start the timeout. The request has just been sent on this connection."""
         # Through a proxy that speaks TLS itself, urllib3 wraps the socket.
         self._connection = getattr(connection, "socket", connection)
-        self._timer = threading.Timer(self.answer_timeout, self._cut)
-        self._timer.daemon = True
-        self._timer.start()
+        self._deadline = DEADLINES.call_after(self.answer_timeout, self._cut)
 
     def _cut(self) -> None:
         with self._lock:
@@ -191,8 +197,8 @@ class _SyncProgress(_failures.RequestProgress):
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._connection = None
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         super().__exit__()
 
 

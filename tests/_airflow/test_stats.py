@@ -236,6 +236,7 @@ assert dag.test().state == "success"
 
 
 @pytest.mark.usefixtures("airflow_database")
+@pytest.mark.long
 def test_deferred_task_is_visible_in_statsd(
     statsd: tuple[int, list[str]], emulator: EmulatorControl, emulator_server: EmulatorServer
 ) -> None:

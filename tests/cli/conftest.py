@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_astrobpm.__main__ import main
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+from tests.support.warm_python import warm
 
 PATIENCE = 60.0
 MODULE = (sys.executable, "-m", "airflow_provider_astrobpm")
@@ -76,10 +77,14 @@ def zone(emulator_server: EmulatorServer, emulator: EmulatorControl, monkeypatch
     monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, timezone="UTC"))
 
 
-def process(command: Sequence[str], *arguments: str, **options: Any) -> Done:
-    """Run a command in a new process, without a terminal."""
+def process(command: Sequence[str], *arguments: str, imports: bool = False, **options: Any) -> Done:
+    """Run a command in a new process, without a terminal.
+
+    :param imports: whether the process imports everything itself. Otherwise it is a fork of one that has done that.
+    """
+    line = [*command, *arguments]
     done = subprocess.run(
-        [*command, *arguments],
+        line if imports else warm(line),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -128,7 +133,7 @@ class Running:
 def running(command: Sequence[str], *arguments: str) -> Iterator[Running]:
     """Run a command in a new process, and kill it at the end."""
     with subprocess.Popen(
-        [*command, *arguments],
+        warm([*command, *arguments]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

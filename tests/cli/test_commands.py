@@ -33,6 +33,7 @@ from airflow_provider_astrobpm.provider_info import get_provider_info
 from airflow_provider_astrobpm.waiting.condition import WaitCondition
 from airflow_provider_astrobpm.waiting.wait import InstanceWait
 from tests.cli.conftest import AIRFLOW, MODULE, Run, connection, process, running
+from tests.support.warm_python import warm
 
 BPM = "SupplierOnboarding"
 WAITING = "Waiting for user interaction"
@@ -54,7 +55,7 @@ def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], in
     environment = os.environ | {"COLUMNS": "200", "LINES": "40", "TERM": "xterm"}
     try:
         with subprocess.Popen(
-            [*MODULE, *arguments], stdin=its, stdout=its, stderr=its, env=environment
+            warm([*MODULE, *arguments]), stdin=its, stdout=its, stderr=its, env=environment
         ) as popen:
             try:
                 yield popen, ours
@@ -467,14 +468,14 @@ class TestConfirmation:
 class TestAirflow:
     def test_module_runs_the_commands(self, emulator: EmulatorControl) -> None:
         emulator.start(BPM)
-        own = process(MODULE, "list", "--output", "json")
+        own = process(MODULE, "list", "--output", "json", imports=True)
         assert (own.code, own.err, len(own.rows)) == (0, "", 1)
 
     @TAKES_COMMANDS
     @pytest.mark.usefixtures("airflow_database")
     def test_airflow_runs_the_commands(self, emulator: EmulatorControl) -> None:
         one = emulator.start(BPM)["id"]
-        done = process(AIRFLOW, "list", "--output", "json")
+        done = process(AIRFLOW, "list", "--output", "json", imports=True)
         assert (done.code, ids(done.rows)) == (0, {one})
         assert process(AIRFLOW, "show", "nope").code == 3
         done = process(AIRFLOW, "terminate", one, "--yes")

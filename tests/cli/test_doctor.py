@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_astrobpm.doctor.findings import DESCRIPTIONS, READ_ONLY_FINDINGS, START_FINDINGS
+from airflow_provider_astrobpm.doctor.probe_sender import ProbeSender
 from airflow_provider_astrobpm.doctor.report import LEGEND
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.hooks.connection import EXTRAS
+from tests.cli.conftest import Run
+from tests.support.warm_python import warm
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 COMMAND = (sys.executable, "-m", "airflow_provider_astrobpm", "doctor")
@@ -26,7 +30,24 @@ PROCESS = "SupplierOnboarding"
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        warm([*COMMAND, *arguments]), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture
+def patient_doctor(run: Run, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in this process, where it advances the emulator's clock instead of waiting."""
+    slept = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+        emulator.advance(seconds)
+
+    sender = partial(ProbeSender, sleep=sleep, clock=lambda: time.time() + slept)
+    monkeypatch.setattr("airflow_provider_astrobpm.cli.doctor_command.ProbeSender", sender)
+    return lambda *arguments: run("doctor", *arguments)
 
 
 def test_run_without_start_changes_nothing(
@@ -47,13 +68,16 @@ def test_run_without_start_changes_nothing(
 
 
 def test_run_with_start_has_every_finding_and_valid_extras(
-    emulator: EmulatorControl, emulator_server: EmulatorServer, monkeypatch: pytest.MonkeyPatch
+    patient_doctor: Run,
+    emulator: EmulatorControl,
+    emulator_server: EmulatorServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     emulator.start("Instant")
     emulator.switch(csrf_required=True, utc_offset=8, get_by_id="action")
-    run = doctor("--start", PROCESS, "--output", "json")
-    assert (run.returncode, run.stderr) == (0, "")
-    report = json.loads(run.stdout)
+    done = patient_doctor("--start", PROCESS, "--output", "json")
+    assert (done.code, done.err) == (0, "")
+    report = json.loads(done.out)
     assert {finding["name"] for finding in report["points"]} == set(DESCRIPTIONS)
     assert len(report["started"]) == 2
     assert report["not_terminated"] == []
@@ -67,7 +91,7 @@ def test_run_with_start_has_every_finding_and_valid_extras(
     started = hook.as_dict(hook.start_instance(PROCESS))
     hook.client.close()
     assert started["start_time_utc"] is not None
-    again = json.loads(doctor("--conn-id", "my_conn", "--start", PROCESS, "-o", "json").stdout)
+    again = json.loads(patient_doctor("--conn-id", "my_conn", "--start", PROCESS, "-o", "json").out)
     assert again["extras"] == report["extras"]
     by_name = {finding["name"]: finding for finding in again["points"]}
     assert by_name["csrf"]["fine"]
@@ -120,7 +144,7 @@ def test_signal_terminates_the_run_and_its_instances(
 ) -> None:
     emulator.fault(kind, "delay", seconds=60, work_done=True)
     with subprocess.Popen(
-        [*COMMAND, "--start", PROCESS, "-o", "json"],
+        warm([*COMMAND, "--start", PROCESS, "-o", "json"]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -158,7 +182,7 @@ def test_page_describes_every_finding() -> None:
         assert dict(table(title)) == dict(descriptions)
 
 
-def test_reports_on_the_page_are_real(emulator: EmulatorControl) -> None:
+def test_reports_on_the_page_are_real(patient_doctor: Run, emulator: EmulatorControl) -> None:
     """They are equal word for word, except for values that differ in every run."""
     emulator.start(PROCESS, business_key="supplier-1")
     emulator.advance(5)
@@ -166,8 +190,8 @@ def test_reports_on_the_page_are_real(emulator: EmulatorControl) -> None:
     emulator.start("Instant")
     emulator.switch(business_keys_in_rows=False, get_by_id="row", utc_offset=8)
     reading, end = re.findall(r"```text\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert normalized(reading) == normalized(doctor().stdout)
-    report = doctor("--start", PROCESS).stdout
+    assert normalized(reading) == normalized(patient_doctor().out)
+    report = patient_doctor("--start", PROCESS).out
     assert normalized(end) == normalized(report[report.index("Started and ended") :])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
 import re
@@ -11,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.support.warm_python import write_commands
 
 if TYPE_CHECKING:
     from tests.docs.blocks import Block
@@ -107,8 +110,17 @@ def matches(shown: str, printed: str) -> bool:
 
 def _environment() -> dict[str, str]:
     """Return the environment of a shell in which the virtual environment of these tests is active."""
-    tools = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])}
+    tools = [str(_commands()), str(Path(sys.executable).parent)]
+    return {**os.environ, "PATH": os.pathsep.join([*tools, os.environ.get("PATH", os.defpath)])}
+
+
+@functools.cache
+def _commands() -> Path:
+    """Return a folder with ``python`` and ``airflow``, which do not import everything again for each command."""
+    folder = Path(os.environ["AIRFLOW_HOME"]) / "commands"
+    folder.mkdir()
+    write_commands(folder)
+    return folder
 
 
 def _answers(port: int) -> bool:

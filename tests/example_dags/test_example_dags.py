@@ -92,6 +92,7 @@ def test_approval_gate_stays_shut_if_the_instance_fails(end: str, emulator: Emul
     assert tasks["roll_back"] == "success"
 
 
+@pytest.mark.long
 def test_nightly_launch(emulator: EmulatorControl) -> None:
     dag = load("nightly_launch")
     state, tasks = run(dag)

@@ -145,6 +145,7 @@ class TestStateChanges:
             run(AstroZeroDeleteBpmInstanceOperator(task_id="t", instance_id=instance_id))
 
 
+@pytest.mark.lookups_in_turn
 def test_changes_and_queries_with_every_switch_position(
     lookup: str, switch: str, position: Any, emulator: EmulatorControl, make_conn: Callable[..., None]
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import airflow
 import psutil
+import pytest
 from packaging.version import Version
 
 from airflow_api import AirflowApi
@@ -66,6 +67,7 @@ def _addresses(log: Path, process: subprocess.Popen[bytes], seconds: float) -> d
     raise AssertionError(f"not up: {log.read_text()}")
 
 
+@pytest.mark.long
 def test_make_up_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
     log = tmp_path / "up.log"
     scratch = tmp_path / "scratch"

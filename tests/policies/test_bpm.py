@@ -18,6 +18,7 @@ from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOperator
 from airflow_provider_astrobpm.policies import bpm
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 
 pytestmark = pytest.mark.usefixtures("no_jitter")
 
@@ -83,8 +84,9 @@ class TestDecisions:
 
     @pytest.mark.parametrize(("status", "name"), [(429, "ThrottledError"), (503, "ServerError")])
     def test_retries_when_the_token_endpoint_asks_for_it(
-        self, status: int, name: str, emulator: EmulatorControl
+        self, status: int, name: str, emulator: AstroZeroEmulator
     ) -> None:
+        emulator.connect(max_attempts=1)
         emulator.fault("token", "status", status=status, retry_after="0", times=100)
         task = AstroZeroStartBpmInstanceOperator(task_id="t", bpm_name="A")
         decision = decided(raised(task.hook.start_instance, "A"))

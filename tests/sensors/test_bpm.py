@@ -252,6 +252,7 @@ def test_mapping_with_none_does_not_open_the_gate(sensor: MakeSensor, emulator: 
         sensor(instance_id="1", bp_statuses=None)
 
 
+@pytest.mark.lookups_in_turn
 def test_gate_with_every_switch_position(
     lookup: str,
     switch: str,

@@ -72,6 +72,7 @@ def failure_of(history: History, tally: Counter[str] | None = None) -> str | Non
 
 
 @pytest.mark.parametrize(("subject", "first", "end"), RUNS)
+@pytest.mark.long
 def test_random_histories(subject: Subject, first: int, end: int, request: pytest.FixtureRequest) -> None:
     tally: Counter[str] = Counter()
     began = time.monotonic()

@@ -1,13 +1,14 @@
 """Event loops that do not wait: while nothing is ready, the clock jumps to the next timer.
 
-``SkippingLoop`` talks to real servers and lets real work finish first. ``VirtualLoop`` has no sockets and no real clock: hours
-pass in microseconds, and the same callbacks run in the same order every time.
+``SkippingLoop`` talks to real servers. Its time stands still until they have answered. ``VirtualLoop`` has no sockets and no
+real clock: hours pass in microseconds, and the same callbacks run in the same order every time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import closing
@@ -18,30 +19,39 @@ T = TypeVar("T")
 Poll = Callable[[float | None], list[Any]]
 
 MAX_ROUNDS_AT_ONE_TIME = 100_000  # more are a loop that never sleeps
+CHECK_SECONDS = 0.01  # how soon the loop notices that a server has begun to hold back an answer
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
     """An event loop that skips to its next timer whenever nothing is under way: no request, no thread.
 
-    :param on_skip: is called with the seconds that were skipped.
+    Real time does not count. So a process that gets little CPU sees the same as any other: however long an answer takes, no
+    timer falls due meanwhile. The exception is an answer that a server holds back on purpose, for which a client may time out.
     """
 
-    def __init__(self, on_skip: Callable[[float], None] = lambda _seconds: None) -> None:
-        self.ahead = 0.0
-        """Seconds by which its time is ahead of the real one."""
+    def __init__(self) -> None:
+        self.skipped = 0.0
+        """Seconds that have passed, by skips and while answers were held back."""
         self.under_way = 0
         """How many pieces of real work are not finished; while there are any, nothing is skipped."""
+        self.held_back = 0
+        """How many answers a server holds back on purpose; while there are any, real time counts."""
         self.rounds = 0
         """How often the loop has gone round."""
         self.each_round: Callable[[], None] = lambda: None
         """Is called before each round."""
-        self._on_skip = on_skip
+        self._began = (time.time(), time.monotonic())
         self._end = math.inf
         self._rounds_at_one_time = 0
         super().__init__(_SkippingSelector(self))
 
     def time(self) -> float:
-        return super().time() + self.ahead
+        """Return the loop's time, which began as that of the monotonic clock."""
+        return self._began[1] + self.skipped
+
+    def wall_time(self) -> float:
+        """Return the loop's time in seconds since the epoch."""
+        return self._began[0] + self.skipped
 
     def select(self, timeout: float | None, poll: Poll) -> list[Any]:
         """Return the events that are ready, or skip to the next timer.
@@ -58,7 +68,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
             return poll(0)
         self._rounds_at_one_time = 0
         if self.under_way:
-            return poll(timeout)
+            return self._await_real_work(poll)
         if events := poll(0):
             return events
         next_timer = self._scheduled[0].when() if self._scheduled else math.inf
@@ -70,6 +80,13 @@ class SkippingLoop(asyncio.SelectorEventLoop):
             return poll(None)
         self._skip_to(next_timer)
         return []
+
+    def _await_real_work(self, poll: Poll) -> list[Any]:
+        counts, began = bool(self.held_back), time.monotonic()
+        events = poll(CHECK_SECONDS)
+        if counts:
+            self.skipped += time.monotonic() - began
+        return events
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
@@ -83,9 +100,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         return future
 
     def _skip_to(self, time: float) -> None:
-        seconds = max(0.0, time - self.time())
-        self.ahead += seconds
-        self._on_skip(seconds)
+        self.skipped += max(0.0, time - self.time())
 
     _scheduled: list[asyncio.TimerHandle]
 

@@ -27,6 +27,7 @@ def files() -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 def test_the_files_of_the_guide_pass(pytester: pytest.Pytester) -> None:
     project = files()
     assert set(project) == {

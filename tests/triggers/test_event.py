@@ -377,6 +377,7 @@ def test_keeps_watching_after_any_failure(
     assert caplog.text.count("the API server failed") <= 4  # logged when it starts, not with every attempt
 
 
+@pytest.mark.long
 def test_logs_a_failure_once_and_again_after_it_returns(
     emulator: EmulatorControl, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -316,7 +316,7 @@ class TestDeferring:
     @pytest.mark.parametrize(
         "arguments",
         [
-            {"deferrable": False, "states": ["Waiting for user interaction"]},
+            {"deferrable": False, "states": ["Waiting for user interaction"], "poll_interval": 1},
             {"deferrable": True, "wait_for_completion": False},
         ],
         ids=str,

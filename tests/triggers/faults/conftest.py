@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 
 from airflow_provider_astrobpm.client.async_transport import AsyncTransport
 from airflow_provider_astrobpm.client.tokens import TOKENS
-from airflow_provider_astrobpm.emulator.control_client import EmulatorControl, EmulatorError
+from airflow_provider_astrobpm.emulator import web_app
+from airflow_provider_astrobpm.emulator.clock import VirtualClock
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.connection import settings_from
 from airflow_provider_astrobpm.waiting import poller
@@ -88,19 +90,11 @@ def real_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Run
 
 @pytest.fixture
 def fast_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> RunScenario:
-    """Run a scenario in a loop that skips idle time; the first poll comes at once."""
-    owed = 0.0
+    """Run a scenario in a loop that skips idle time; the first poll comes at once.
 
-    def passes(seconds: float) -> None:
-        nonlocal owed
-        owed += seconds
-        try:
-            emulator.advance(owed)
-        except EmulatorError:
-            return  # it is unreachable; the time is made up later
-        owed = 0.0
-
-    loop = SkippingLoop(passes)
+    The emulator and the poller take their time from the loop, so that only the loop decides when time passes.
+    """
+    loop = SkippingLoop()
     send = AsyncTransport.send
 
     async def send_in_real_time(self: AsyncTransport, request: Any) -> Any:
@@ -110,13 +104,18 @@ def fast_time(emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch) -> Run
         finally:
             loop.under_way -= 1
 
+    async def hold_back(seconds: float) -> None:
+        loop.held_back += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            loop.held_back -= 1
+
     monkeypatch.setattr(AsyncTransport, "send", send_in_real_time)
-    monkeypatch.setattr(TOKENS, "_clock", lambda: time.monotonic() + loop.ahead)
-    monkeypatch.setattr(
-        poller,
-        "Poller",
-        partial(poller.Poller, clock=lambda: time.time() + loop.ahead, jitter=lambda: 0.0),
-    )
+    monkeypatch.setattr(web_app, "asyncio", SimpleNamespace(sleep=hold_back))
+    monkeypatch.setattr(VirtualClock, "__call__", lambda clock: loop.wall_time() + clock.ahead)
+    monkeypatch.setattr(TOKENS, "_clock", loop.time)
+    monkeypatch.setattr(poller, "Poller", partial(poller.Poller, clock=loop.wall_time, jitter=lambda: 0.0))
 
     def run(scenario: Coroutine[Any, Any, T]) -> T:
         result = run_in(loop, scenario)

@@ -52,7 +52,7 @@ class ApprovalWait:
     async def _run(self) -> Any:
         async with aclosing(self.trigger.run()) as events:  # type: ignore[type-var]
             payload = (await events.__anext__()).payload
-            self.fired_at = time.time()
+            self.fired_at = now()
         return payload
 
     async def end(self) -> BpmInstance | AstroZeroError:
@@ -98,7 +98,7 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
 def now() -> float:
     """Return the time on the trigger's clock, in seconds since the epoch."""
     loop = asyncio.get_running_loop()
-    return time.time() + (loop.ahead if isinstance(loop, SkippingLoop) else 0)
+    return loop.wall_time() if isinstance(loop, SkippingLoop) else time.time()
 
 
 def polls(emulator: EmulatorControl) -> int:

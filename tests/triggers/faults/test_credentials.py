@@ -128,11 +128,12 @@ def test_fifty_waits_survive_an_endpoint_with_one_valid_token(
     connect: Connect,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A new task starts every second and requests its own token."""
+    """A new task starts every second and requests its own token: always between two polls, which begin at full seconds."""
     emulator.switch(concurrent_tokens=False, bad_token=report)
     connect()  # with the default number of attempts
 
     async def tasks() -> None:
+        await asyncio.sleep(0.5)
         while True:
             await asyncio.to_thread(take_token)
             await asyncio.sleep(1)
