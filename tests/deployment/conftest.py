@@ -211,6 +211,7 @@ class Airflow(DeployedAirflow):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.actions() == []
+            assert self.unexpectedly_ended() == []
             time.sleep(0.2)
 
 
@@ -286,9 +287,13 @@ class Wait:
     def until(self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
         return self.airflow.until(what, look, seconds, self.log_folder)
 
+    def log_of(self, triggerer: int, *, tries: int = 1) -> Path:
+        """Return the path of what a triggerer logs about the trigger."""
+        return self.log_folder / f"attempt={tries}.log.trigger.{triggerer}.log"
+
     def logged(self, triggerer: int, event: TriggerEvent, *, tries: int = 1) -> float | None:
         """Return when a triggerer logged this about the trigger, in seconds since the epoch, or None if it did not."""
-        path = self.log_folder / f"attempt={tries}.log.trigger.{triggerer}.log"
+        path = self.log_of(triggerer, tries=tries)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         for line in lines:
             entry = json.loads(line) if line.endswith("\n") else {}  # the last line may be half written

@@ -64,7 +64,7 @@ def freeze_until_taken_over(airflow: Airflow, waits: Sequence[Wait], whom: Whom)
 
 def assert_left_alone(wait: Wait, triggerers: tuple[int, int]) -> None:
     """Check that a triggerer that has lost a trigger, and treats that like a user action, has not touched its instance."""
-    assert wait.logged(triggerers[0], "killed")
+    assert wait.logged(triggerers[0], "killed"), wait.log_of(triggerers[0]).read_text()
     wait.assert_waits()
     # On a busy machine Airflow may have given it back meanwhile.
     assert wait.task["trigger"]["triggerer_id"] in triggerers
