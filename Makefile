@@ -53,13 +53,13 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 test: $(BROWSER_STAMP)  ## Run the tests (TESTS="-k poller" passes arguments to pytest)
 	@TEST_RUN_LIMIT_SECONDS=$(if $(TESTS),,360) $(BIN)/pytest -n auto --dist worksteal -q $(TESTS)
 
-test-deployment: $(BROWSER_STAMP)  ## Run the tests against an Airflow of several processes (takes TESTS too)
+test-deployment: $(BROWSER_STAMP) $(HA_STAMP)  ## Run the tests against an Airflow of several processes, on PostgreSQL (needs Debian, takes TESTS too)
 	@$(BIN)/pytest -m deployment -n 0 -q tests/deployment $(TESTS)
 
 test-browser: $(BROWSER_STAMP)  ## Run the tests of the emulator's page in a browser (needs Debian, takes TESTS too)
 	@$(BIN)/pytest -m browser -n 0 -q tests/browser $(TESTS)
 
-# Only these two need PostgreSQL's drivers and Celery.
+# Only the tests of deployments need PostgreSQL's drivers and Celery.
 $(HA_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group ha --constraints $(CONSTRAINTS)
 	@touch $@

@@ -234,7 +234,8 @@ class Deployment:
 
     def __init__(self, stack: Stack, emulator: Emulator, **settings: str) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
-        self.database = None if DATABASE_VARIABLE in settings else stack.home / "airflow.db"
+        self.database_url = settings.get(DATABASE_VARIABLE)
+        """The address of the database, if the settings have one."""
         self.components: list[Child] = []
         self._stack = stack
         self._triggerers = count(1)
@@ -257,8 +258,8 @@ class Deployment:
     def start(self) -> None:
         """Create the database and start every component except triggerers. Does not wait until they are ready."""
         self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds=120)
-        if self.database is not None:
-            with closing(sqlite3.connect(self.database)) as connection:
+        if self.database_url is None:
+            with closing(sqlite3.connect(self._stack.home / "airflow.db")) as connection:
                 # Several processes write; readers must not block them.
                 connection.execute("PRAGMA journal_mode=WAL")
         self._start("api-server", "api-server")
@@ -277,7 +278,8 @@ class Deployment:
         return self._start(name, "celery", "worker", "--skip-serve-logs", *own)
 
     def _start(self, name: str, *command: str) -> Child:
-        child = self._stack.start(name, ["airflow", *command], self._env)
+        # By this name PostgreSQL shows which component a connection belongs to.
+        child = self._stack.start(name, ["airflow", *command], {**self._env, "PGAPPNAME": name})
         self.components.append(child)
         return child
 

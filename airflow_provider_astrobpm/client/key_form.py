@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from airflow_provider_astrobpm.client.instance import BpmInstance
+
 SHORTEST_CUT = 16  # characters of a truncated key; a shorter one resembles too many keys
 MIN_SUFFIX_CHARS = 8  # characters of a key after a prefix that the server added
 
@@ -117,3 +119,8 @@ class BusinessKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"business key {self.value!r}" + (f" of BPM {self.bpm_name!r}" if self.bpm_name else "")
+
+    def may_identify(self, instance: BpmInstance) -> bool:
+        """Return whether an instance may be the one with this key, which some lists may show in another form."""
+        is_named = self.bpm_name in {None, instance.name}
+        return is_named and KeyForms([self.value]).resembles(instance.business_key)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.key_form import BusinessKey
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
     from airflow_provider_astrobpm.waiting.wait import InstanceWait
 
@@ -157,7 +158,7 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
 
         def ending() -> BpmInstance:
             try:
-                instance = self._instance_in_event(event, self.instance_id)
+                instance = self._instance_in_event(event, self.instance_id or self._deferred_for, self._key)
             except (WaitFailedError, WaitTimeoutError) as error:
                 self._publish(error.instance.id if error.instance else None, context)
                 raise
@@ -246,24 +247,29 @@ class AstroZeroBpmInstanceSensor(WaitingOperator, BaseSensorOperator):
         )
 
     def _new_wait(self, context: Context, deadline: float | None) -> InstanceWait:
-        from airflow_provider_astrobpm.client import search  # noqa: PLC0415
         from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
 
         condition = self._condition()
-        key = None
-        if self.instance_id is None:
-            self.business_key = validation.identifier(self.business_key, "business_key")
-            key = search.checked_business_key(self.business_key, self.bpm_name)
-        else:
+        if self.instance_id is not None:
             self.instance_id = validation.identifier(self.instance_id, "instance_id")
         awaited = wait.InstanceWait(
             condition,
             instance_id=self.instance_id,
-            key=key,
+            key=self._key,
             known=self._known,
             max_poll_failure_time=self.max_poll_failure_time,
         )
         return self._with_deadline(awaited, deadline)
+
+    @property
+    def _key(self) -> BusinessKey | None:
+        """The business key to search by, checked; ``None`` if the id was given."""
+        from airflow_provider_astrobpm.client import search  # noqa: PLC0415
+
+        if self.instance_id is not None:
+            return None
+        self.business_key = validation.identifier(self.business_key, "business_key")
+        return search.checked_business_key(self.business_key, self.bpm_name)
 
     def _deadline(self, began: float) -> float | None:
         """Return the deadline of a wait that began at ``began``, both in seconds since the epoch."""

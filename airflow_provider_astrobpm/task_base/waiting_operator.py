@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_astrobpm.client.instance import BpmInstance
+    from airflow_provider_astrobpm.client.key_form import BusinessKey
     from airflow_provider_astrobpm.triggers.base import WaitingTrigger
     from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
     from airflow_provider_astrobpm.waiting.condition import OnSuspended
@@ -93,6 +94,8 @@ class WaitingOperator(AstroZeroBaseOperator):
     """The maximum seconds of the wait, an argument of the subclasses; ``None`` for no limit."""
     _known = KnownIdentity()
     """What was known about the instance, apart from its id, before a deferral."""
+    _deferred_for: str | None = None
+    """The id of the instance that was awaited at a deferral, if it was known. Unlike an XCom, it cannot be changed by others."""
     instance_url: str | None = ""
     """The address of the instance that this process has published; ``None`` after a deferral, when another process may have
     published it."""
@@ -173,6 +176,7 @@ class WaitingOperator(AstroZeroBaseOperator):
         deadline = arguments.pop("deadline", None)
         names, business_key = arguments.pop("known", None) or ((), None)
         self._known = KnownIdentity(tuple(names), business_key)
+        self._deferred_for = arguments.pop("instance_id", None)
         self.instance_url = None
         self._look_up_connection()
         if event_payload.is_for_other_task_instance(arguments.get("event"), task_instance_id(context["ti"])):
@@ -330,24 +334,39 @@ class WaitingOperator(AstroZeroBaseOperator):
             kwargs={
                 "deadline": awaited.deadline,
                 "known": [[*awaited.known.names], awaited.known.business_key],
+                "instance_id": getattr(awaited, "instance_id", None),  # a batch publishes its ids in XComs
             },
             timeout=backstop,
         )
 
-    def _instance_in_event(self, event: object, instance_id: str | None) -> BpmInstance:
+    def _instance_in_event(
+        self, event: object, instance_id: str | None, key: BusinessKey | None = None
+    ) -> BpmInstance:
         """Return the instance in a trigger's event if it meets the condition, or raise the error of the wait.
 
         :param instance_id: the id that the instance must have, if known.
-        :raises UnknownEventError: if the event is not one of a trigger, or reports an instance that does not meet the condition.
+        :param key: otherwise, the business key that it must have.
+        :raises UnknownEventError: if the event is not one of a trigger, is about another instance than the awaited one, or reports
+            an instance that does not meet the condition.
         :raises AnotherInstanceError: if the event reports another instance under the same id.
         """
         from airflow_provider_astrobpm.waiting import event_payload as events  # noqa: PLC0415
 
         ending = events.load(event)
+        if isinstance(ending, AnotherInstanceError):
+            raise ending
+        instance: BpmInstance | None = (
+            getattr(ending, "instance", None) if isinstance(ending, Exception) else ending
+        )
+        if instance is not None:
+            if instance_id is not None and instance.id != instance_id:
+                raise UnknownEventError(event, f"it reports another instance than {instance_id!r}")
+            if instance_id is None and key is None:
+                raise UnknownEventError(event, "it is unknown which instance this task waits for")
+            if instance_id is None and key is not None and not key.may_identify(instance):
+                raise UnknownEventError(event, f"it reports another instance than one with {key}")
         if isinstance(ending, Exception):
             raise ending
-        if instance_id is not None and ending.id != instance_id:
-            raise UnknownEventError(event, f"it reports another instance than {instance_id!r}")
         if not self._known.matches(ending):
             raise AnotherInstanceError(ending, self._known)
         if self._condition().judge(ending).outcome is not Outcome.DONE:

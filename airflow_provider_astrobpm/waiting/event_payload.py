@@ -10,6 +10,7 @@ reason of failure is stored once.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,6 +75,8 @@ SUCCEEDED, FAILED, OPEN = "+-o"
 class _Group(msgspec.Struct, tag_field="status", tag="group", frozen=True):
     outcomes: str
     """One of the three characters for each member."""
+    members: str
+    """The digest of the members' ids, by which the task recognizes its own batch."""
     reasons: list[tuple[str, list[int]]]
     """Why members failed, in the order of failing, each with the positions of the members that failed for it."""
     error: _Failure | None = None
@@ -111,7 +114,12 @@ def dump_batch(
         OPEN if one in still_open else FAILED if one in end.failed else SUCCEEDED for one in ids
     )
     failure = None if error is None else _failure(error, None)
-    return _plain(_Group(outcomes, list(reasons.items()), failure, waiter))
+    return _plain(_Group(outcomes, _digest(ids), list(reasons.items()), failure, waiter))
+
+
+def _digest(ids: Sequence[str]) -> str:
+    """Return a short text that differs for other ids and for another order of them."""
+    return blake2b("\n".join(ids).encode(), digest_size=8).hexdigest()
 
 
 def _plain(event: msgspec.Struct) -> dict[str, Any]:
@@ -173,6 +181,8 @@ def load_batch(event: object, ids: Sequence[str]) -> tuple[BatchWaitResult | Non
         return None, _error(event, known)
     if len(known.outcomes) != len(ids) or set(known.outcomes) - {SUCCEEDED, FAILED, OPEN}:
         raise UnknownEventError(event, f"it does not report {len(ids)} instances")
+    if known.members != _digest(ids):
+        raise UnknownEventError(event, "it reports other instances than those of this batch")
     by_outcome: dict[str, list[str]] = {SUCCEEDED: [], FAILED: [], OPEN: []}
     for instance_id, outcome in zip(ids, known.outcomes, strict=True):
         by_outcome[outcome].append(instance_id)

@@ -1,4 +1,10 @@
-"""An Airflow of separate processes against the emulator, started once, and the actions of the tests on it.
+"""An Airflow of separate processes against emulators, started once, and the actions of the tests on it.
+
+Its database is PostgreSQL, as in production. SQLite gives the id of a deleted trigger to the next one, and its writers
+block each other.
+
+Tests that do not stop a component are marked as ``together``. They run at the same time, each in a thread, because most of
+their time is waiting. Each test has an emulator of its own. The other tests begin when those have ended.
 
 ``Airflow`` is that deployment, through its REST API and its logs; ``Wait`` is one run of a DAG of ``dags/``. What
 must happen is awaited until a deadline that only a broken deployment misses. For what must not happen, the tests watch
@@ -10,10 +16,12 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_all
+from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -22,11 +30,14 @@ from typing import Any, Literal
 import airflow as installed
 import pytest
 from packaging.version import Version
+from sqlalchemy import create_engine, text
 
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.emulator.token_store import TokenStore
-from local_stack import SIGNALS, Child, Deployment, Emulator, Stack, Whom, living
+from local_browser import install_browser
+from local_services import install_services, start_postgres
+from local_stack import DATABASE_VARIABLE, SIGNALS, Child, Deployment, Emulator, Stack, Whom, living
 from tests.support.deployed import (
     MEASURED,
     PATIENCE,
@@ -46,17 +57,22 @@ ASKS_PEOPLE = Version(installed.__version__) >= Version(
 )  # Airflow itself, with its ``ApprovalOperator``
 HEALTH_THRESHOLD = 8  # seconds without a heartbeat after which another triggerer takes over
 QUIET = 8.0  # seconds in which something must not happen
+EMULATORS = 40  # one for each test
+AT_THE_SAME_TIME = 8  # tests; more would only wait for the two cores of a small machine
 
 SETTINGS = {
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__CORE__PARALLELISM": "8",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+    # No file changes. A test that needs a file parsed again asks for it.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEALTH_THRESHOLD),
 }
 
-# The extras of a second connection, ``astro_zero_with_link``.
+# The extras of a second connection to each emulator, whose id ends in ``_with_link``.
 WITH_LINK = {"instance_url": "https://astro-zero.example/instances/{instance_id}", "start_grace": 2}
 
 # Log lines of a triggerer about a trigger. Each task and triggerer has its own log.
@@ -75,7 +91,39 @@ class Airflow(DeployedAirflow):
     def __init__(self, deployment: Deployment, home: Path, control: EmulatorControl) -> None:
         super().__init__(deployment, home, control)
         self.triggerers: list[Child] = []
+        assert deployment.database_url is not None
+        self.database = create_engine(deployment.database_url, isolation_level="AUTOCOMMIT")
+        self.connection = connection_id(0)
         self._numbers = count(1)
+        self._unused: Iterator[tuple[int, EmulatorControl]] = iter(())
+
+    def share(self, controls: list[EmulatorControl]) -> None:
+        """Keep the emulators that tests get, besides the first one."""
+        self._unused = iter(list(enumerate(controls))[1:])
+
+    def with_emulator(self) -> Airflow:
+        """Return this deployment with an emulator that no other test uses."""
+        own = copy(self)
+        number, own.control = next(self._unused)
+        own.connection = connection_id(number)
+        return own
+
+    def rows(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        """Return what a query reads from Airflow's database."""
+        with self.database.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(query), values)]
+
+    def places_with(self, *texts: str) -> dict[str, list[str]]:
+        """Return for each text the files and the tables of the deployment that contain it."""
+        found: dict[str, list[str]] = {each: [] for each in texts}
+        query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+        contents = list(self._files())
+        for (table,) in self.rows(query):
+            lines = self.rows(f'SELECT t::text FROM "{table}" AS t')  # noqa: S608 - a name from the catalogue
+            contents.append((f"table {table}", "\n".join(line for (line,) in lines).encode()))
+        for each, places in found.items():
+            places += [name for name, content in contents if each.encode() in content]
+        return found
 
     @property
     def triggerer(self) -> Child:
@@ -92,36 +140,29 @@ class Airflow(DeployedAirflow):
         for triggerer in self.triggerers[:-1]:
             self.gone.append(triggerer)
             triggerer.stop()
-        self.triggerers = self.triggerers[-1:]
+        self.triggerers[:] = self.triggerers[-1:]
         if not self.triggerer.members():
             self.gone.append(self.triggerer)
             self.start_triggerer()
 
     def freeze(self, triggerer: Child, whom: Whom) -> None:
-        """Freeze processes of a triggerer, but not within a transaction.
-
-        There it would hold the only lock of the database, and block all other components.
-        """
-
-        database = self.deployment.database
-        assert database is not None
+        """Freeze processes of a triggerer, but not within a transaction, whose locks would block other components."""
+        busy = "SELECT pid FROM pg_stat_activity WHERE application_name = :name AND state <> 'idle'"
 
         def frozen_and_harmless() -> bool | None:
             triggerer.signal(signal.SIGSTOP, whom)
-            with closing(sqlite3.connect(database, timeout=3)) as connection:
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError:
-                    triggerer.signal(signal.SIGCONT)
-                    return None
-                return True
+            if self.rows(busy, name=triggerer.name):
+                triggerer.signal(signal.SIGCONT)
+                return None
+            return True
 
         self.until("the triggerer is frozen", frozen_and_harmless)
 
     def run(self, dag_id: str) -> Wait:
         """Start a run."""
         run_id = f"{dag_id}-{next(self._numbers)}"
-        self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "dag_run_id": run_id})
+        body = {"logical_date": None, "dag_run_id": run_id, "conf": {"connection": self.connection}}
+        self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
         return Wait(self, dag_id, run_id)
 
     def has_reported_end(self, dag_id: str, run_id: str, task_id: str, tries: int = 1) -> bool:
@@ -170,6 +211,7 @@ class Airflow(DeployedAirflow):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.actions() == []
+            assert self.unexpectedly_ended() == []
             time.sleep(0.2)
 
 
@@ -245,9 +287,13 @@ class Wait:
     def until(self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
         return self.airflow.until(what, look, seconds, self.log_folder)
 
+    def log_of(self, triggerer: int, *, tries: int = 1) -> Path:
+        """Return the path of what a triggerer logs about the trigger."""
+        return self.log_folder / f"attempt={tries}.log.trigger.{triggerer}.log"
+
     def logged(self, triggerer: int, event: TriggerEvent, *, tries: int = 1) -> float | None:
         """Return when a triggerer logged this about the trigger, in seconds since the epoch, or None if it did not."""
-        path = self.log_folder / f"attempt={tries}.log.trigger.{triggerer}.log"
+        path = self.log_of(triggerer, tries=tries)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         for line in lines:
             entry = json.loads(line) if line.endswith("\n") else {}  # the last line may be half written
@@ -324,23 +370,39 @@ def watched_server() -> Iterator[EmulatorServer]:
         yield server
 
 
+def connection_id(number: int) -> str:
+    return f"astro_zero_{number}"
+
+
+def _connections(number: int, connection: str) -> dict[str, str]:
+    """Return the variables with the two connections to an emulator."""
+    variable = f"AIRFLOW_CONN_{connection_id(number).upper()}"
+    with_link = json.dumps({**json.loads(connection), "extra": WITH_LINK})
+    return {variable: connection, f"{variable}_WITH_LINK": with_link}
+
+
 @pytest.fixture(scope="session")
 def deployed(
-    emulator_server: EmulatorServer,
-    watched_server: EmulatorServer,
-    issued_tokens: list[str],
-    pytestconfig: pytest.Config,
+    watched_server: EmulatorServer, issued_tokens: list[str], pytestconfig: pytest.Config
 ) -> Iterator[Airflow]:
-    """The deployment, up; after all tests its files and logs are checked."""
-    with Stack() as stack:
-        for number in SIGNALS:
-            signal.signal(number, signal.default_int_handler)  # ends the session, including this fixture
-        emulator = Emulator(emulator_server.url, emulator_server.connection_json())
-        with_link = {**json.loads(emulator.connection), "extra": WITH_LINK}
-        linked = {"AIRFLOW_CONN_ASTRO_ZERO_WITH_LINK": json.dumps(with_link)}
-        watched = {"AIRFLOW_CONN_WATCHED_ZERO": watched_server.connection_json()}
-        deployment = Deployment(stack, emulator, **SETTINGS, **linked, **watched)
-        airflow = Airflow(deployment, stack.home, emulator_server.control)
+    """The deployment, up, with the emulator of ``astro_zero_default``. After all tests its files and tables are checked."""
+    with ExitStack() as cleanup:
+        servers = [cleanup.enter_context(EmulatorServer()) for _ in range(EMULATORS)]
+        connections = [server.connection_json() for server in servers]
+        variables = {"AIRFLOW_CONN_WATCHED_ZERO": watched_server.connection_json()}
+        for number, connection in enumerate(connections):
+            variables |= _connections(number, connection)
+        variables["AIRFLOW_CONN_ASTRO_ZERO_WITH_LINK"] = variables["AIRFLOW_CONN_ASTRO_ZERO_0_WITH_LINK"]
+        stack = cleanup.enter_context(Stack())
+        for signal_number in SIGNALS:
+            signal.signal(
+                signal_number, signal.default_int_handler
+            )  # ends the session, including this fixture
+        install_services(stack)
+        variables[DATABASE_VARIABLE] = f"postgresql+psycopg2://{start_postgres(stack)}"
+        deployment = Deployment(stack, Emulator(servers[0].url, connections[0]), **SETTINGS, **variables)
+        airflow = Airflow(deployment, stack.home, servers[0].control)
+        airflow.share([server.control for server in servers])
         deployment.start()
         airflow.start_triggerer()
         if ASKS_PEOPLE:
@@ -349,28 +411,95 @@ def deployed(
             airflow.until_up(dags=20, refused=["two_approvals.py"])
         assert living(stack.home)
         yield airflow
-        for child in reversed(deployment.components):
-            child.stop()
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Child.stop, deployment.components))
         # Instance ids are in the files, except those of a batch that was stopped while it started. So a search that finds them
         # would find a secret as well.
-        titles = {each["id"]: each["title"] for each in airflow.control.instances()}
+        titles = {one["id"]: one["title"] for server in servers for one in server.control.instances()}
         single = [found for found, title in titles.items() if not title or "(run " in title]
-        assert all(map(airflow.files_with, single))
-        secrets = [emulator_server.settings.client_secret, *issued_tokens]
-        assert len(secrets) > 1
-        assert {secret: files for secret in secrets if (files := airflow.files_with(secret))} == {}
-        locked = sum(child.output().count("database is locked") for child in deployment.components)
-        pytestconfig.stash.setdefault(MEASURED, []).append(f"'database is locked' in the logs: {locked}")
+        secrets = [*(server.settings.client_secret for server in servers), *issued_tokens]
+        assert len(secrets) > len(servers)
+        places = airflow.places_with(*single, *secrets)
+        assert all(places[found] for found in single)
+        assert {secret: places[secret] for secret in secrets if places[secret]} == {}
+        airflow.database.dispose()
     assert living(stack.home) == []
     assert not stack.home.exists()
 
 
+@pytest.fixture(scope="session")
+def bystanders(deployed: Airflow) -> Iterator[list[Wait]]:
+    """Two runs that wait while user actions end others, and succeed after them."""
+    own = deployed.with_emulator()
+    waits = [own.run("wait_for_person") for _ in range(2)]
+    for wait in waits:
+        wait.until_deferred()
+    yield waits
+    for wait in waits:
+        wait.assert_approval_succeeds()
+
+
+@pytest.fixture(scope="session")
+def installed_browser() -> None:
+    """Install the browser, in the main thread."""
+    install_browser()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "together: may run at the same time as other tests")
+
+
+def is_together(item: pytest.Item) -> bool:
+    return item.get_closest_marker("together") is not None
+
+
+@pytest.fixture(scope="session")
+def ends(deployed: Airflow, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
+    """The ends of all selected tests that run together, by their ids."""
+    notes = request.config.stash.setdefault(MEASURED, [])
+
+    def note(what: str, seconds: float) -> None:
+        notes.append(f"{seconds:6.2f} s  {what}")
+
+    def argument(item: pytest.Function, name: str) -> Any:
+        if name == "airflow":
+            return deployed.with_emulator()
+        if name == "measured":
+            return note
+        given = getattr(item, "callspec", None)
+        return given.params[name] if given and name in given.params else request.getfixturevalue(name)
+
+    items = [
+        item for item in request.session.items if isinstance(item, pytest.Function) and is_together(item)
+    ]
+    if any("installed_browser" in item.fixturenames for item in items):
+        request.getfixturevalue("installed_browser")
+    arguments = [{name: argument(item, name) for name in item._fixtureinfo.argnames} for item in items]
+    with ThreadPoolExecutor(max_workers=AT_THE_SAME_TIME) as threads:
+        yield {
+            item.nodeid: threads.submit(item.obj, **given)
+            for item, given in zip(items, arguments, strict=True)
+        }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Wait for the end of a test that runs together with others."""
+    if not is_together(pyfuncitem):
+        return None
+    ends: dict[str, Future[None]] = pyfuncitem._request.getfixturevalue("ends")
+    ends[pyfuncitem.nodeid].result()
+    return True
+
+
 @pytest.fixture
-def airflow(deployed: Airflow) -> Airflow:
-    """The deployment, up, with one triggerer, and the emulator's counts at zero."""
+def airflow(deployed: Airflow, ends: dict[str, Future[None]], request: pytest.FixtureRequest) -> Airflow:
+    """The deployment, up, with one triggerer, and an emulator of its own."""
+    if is_together(request.node):
+        return deployed  # its thread has another one
+    wait_for_all(ends.values())
     deployed.settle()
-    deployed.control.reset_counts()
-    return deployed
+    return deployed.with_emulator()
 
 
 pytest_terminal_summary = show_measured

@@ -16,6 +16,7 @@ QUESTION = "look_at_the_numbers"
 
 pytestmark = [
     pytest.mark.deployment,
+    pytest.mark.together,
     pytest.mark.skipif(not ASKS_PEOPLE, reason="Airflow asks no questions before 3.1"),
 ]
 
@@ -62,19 +63,19 @@ class Run:
 
 
 @pytest.mark.parametrize(("decision", "published"), [("approve", "success"), ("reject", "upstream_failed")])
-def test_nothing_is_published_unless_both_approve(airflow: Airflow, decision: str, published: str) -> None:
-    run = Run(airflow, f"both-{decision}")
+def test_nothing_is_published_unless_both_approve(deployed: Airflow, decision: str, published: str) -> None:
+    run = Run(deployed, f"both-{decision}")
     question = run.respond("Approve")
     assert question["body"] == "Rows: 18204"
     run.until_states(request_approval="deferred")
     (instance,) = run.instances()
     assert instance["variables"]["row_count"] == 18204
-    airflow.control.act(instance["id"], decision)
+    deployed.control.act(instance["id"], decision)
     run.until_states(publish=published)
 
 
-def test_starts_no_instance_if_the_engineer_rejects(airflow: Airflow) -> None:
-    run = Run(airflow, "rejected-in-airflow")
+def test_starts_no_instance_if_the_engineer_rejects(deployed: Airflow) -> None:
+    run = Run(deployed, "rejected-in-airflow")
     run.respond("Reject")
     run.until_states(look_at_the_numbers="success", request_approval="skipped", publish="skipped")
     assert run.instances() == []

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.deployment.conftest import Airflow, Wait
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.together]
 
 NAME = "Open in Astro Zero"
 VARIABLES = {"dataset": "{{ 7 * 6 }}", "row_count": 3}

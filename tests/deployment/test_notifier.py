@@ -13,7 +13,7 @@ from airflow_provider_astrobpm.starting.incident import IncidentKey
 if TYPE_CHECKING:
     from tests.deployment.conftest import Airflow, Wait
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.together]
 
 VERSION = Version(Version(installed.__version__).base_version)
 
@@ -42,8 +42,8 @@ def until_incidents(wait: Wait, number: int) -> list[dict[str, Any]]:
     return found
 
 
-def test_failed_run(airflow: Airflow) -> None:
-    wait = airflow.run("report_run")
+def test_failed_run(deployed: Airflow) -> None:
+    wait = deployed.run("report_run")
     (first,) = until_incidents(wait, 1)
     assert first["business_key"] == IncidentKey(dag_id=wait.dag_id, run_id=wait.run_id).key()
     assert first["variables"]["country"] == "wait"
@@ -52,8 +52,8 @@ def test_failed_run(airflow: Airflow) -> None:
     assert second["business_key"] == IncidentKey(dag_id=wait.dag_id, run_id=wait.run_id, number=1).key()
 
 
-def test_failed_task(airflow: Airflow) -> None:
-    wait = airflow.run("report_task")
+def test_failed_task(deployed: Airflow) -> None:
+    wait = deployed.run("report_task")
     found = until_incidents(wait, 4)
     keys = {
         IncidentKey(
@@ -66,8 +66,8 @@ def test_failed_task(airflow: Airflow) -> None:
 
 
 @pytest.mark.skipif(Version("3.3") > VERSION, reason="there are no deadlines, or none of both kinds")
-def test_missed_deadline(airflow: Airflow) -> None:
-    wait = airflow.run("report_deadline")
+def test_missed_deadline(deployed: Airflow) -> None:
+    wait = deployed.run("report_deadline")
     wait.until_deferred()
 
     def there() -> list[dict[str, Any]] | None:

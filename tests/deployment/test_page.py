@@ -10,21 +10,12 @@ from playwright.sync_api import expect
 from local_browser import open_page, running_browser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from playwright.sync_api import Browser
-
     from tests.deployment.conftest import Airflow
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.together]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as started:
-        yield started
-
-
+@pytest.mark.usefixtures("installed_browser")
 @pytest.mark.parametrize(
     ("outcome", "status", "states"),
     [
@@ -33,7 +24,7 @@ def browser() -> Iterator[Browser]:
     ],
 )
 def test_decision_on_the_page_resumes_the_task(
-    airflow: Airflow, browser: Browser, outcome: str, status: str, states: dict[str, str]
+    airflow: Airflow, outcome: str, status: str, states: dict[str, str]
 ) -> None:
     wait = airflow.run("publish_after_approval")
     tasks = f"/api/v2/dags/{wait.dag_id}/dagRuns/{wait.run_id}/taskInstances"
@@ -43,7 +34,7 @@ def test_decision_on_the_page_resumes_the_task(
 
     wait.until_deferred()
     assert now() == {"wait": "deferred", "publish": None}
-    with open_page(browser) as page:
+    with running_browser() as browser, open_page(browser) as page:
         page.goto(airflow.control.url)
         page.get_by_role("link", name=wait.run_id).click()
         page.get_by_role("button", name=outcome, exact=True).click()

@@ -15,6 +15,7 @@ VERSION = Version(Version(installed.__version__).base_version)
 
 pytestmark = [
     pytest.mark.deployment,
+    pytest.mark.together,
     pytest.mark.skipif(Version("3.3") > VERSION, reason="tasks have no retry_policy"),
 ]
 

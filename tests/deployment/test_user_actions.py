@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,17 +38,6 @@ def seconds_to_termination(wait: Wait, act: Callable[[Wait], None]) -> float:
     return seconds
 
 
-@pytest.fixture(scope="module")
-def bystanders(deployed: Airflow) -> Iterator[list[Wait]]:
-    """Two runs of the same DAG that wait through all of these tests, and succeed after them."""
-    waits = [deployed.run("wait_for_person") for _ in range(2)]
-    for wait in waits:
-        wait.until_deferred()
-    yield waits
-    for wait in waits:
-        wait.assert_approval_succeeds()
-
-
 def test_first_termination_of_a_triggerer_may_take_longer(
     airflow: Airflow, bystanders: list[Wait], measured: Callable[[str, float], None]
 ) -> None:
@@ -64,6 +53,7 @@ def test_first_termination_of_a_triggerer_may_take_longer(
         bystander.assert_waits()
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("action", ACTIONS)
 def test_user_action_terminates_the_instance(
     airflow: Airflow, bystanders: list[Wait], measured: Callable[[str, float], None], action: str
@@ -71,10 +61,6 @@ def test_user_action_terminates_the_instance(
     wait = airflow.run("wait_for_person")
     triggerer = wait.until_deferred()
     wait.assert_waits()
-    if action == "clear":
-        # On SQLite the next trigger gets the id of the last one if that is gone, and may get its event too, before the
-        # scheduler knows of its deferral: then Airflow fails the task. So this one's trigger is not the last one.
-        airflow.run("wait_for_person").until_deferred()
     instance_id = wait.instance["id"]
     seconds = seconds_to_termination(wait, ACTIONS[action])
     measured(f"from '{action}' to the end of the instance", seconds)
@@ -96,6 +82,7 @@ def test_user_action_terminates_the_instance(
     assert airflow.actions() == [("terminate", instance_id)]
 
 
+@pytest.mark.together
 def test_user_action_leaves_the_instance_without_terminate_on_kill(
     airflow: Airflow, bystanders: list[Wait]
 ) -> None:
@@ -113,6 +100,7 @@ def test_user_action_leaves_the_instance_without_terminate_on_kill(
     wait.approve()
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("action", ["mark failed", "mark success"])
 def test_user_action_terminates_the_instance_of_a_task_on_a_worker(
     airflow: Airflow, measured: Callable[[str, float], None], action: str

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.deployment
 POLL_INTERVAL = 2.0  # of the DAG
 
 
+@pytest.mark.together
 def test_execution_timeout_counts_while_a_task_is_deferred(airflow: Airflow) -> None:
     """Airflow itself starts the time again on each resumption, and does not count in between."""
     wait = airflow.run("wait_with_execution_timeout")
@@ -27,6 +28,7 @@ def test_execution_timeout_counts_while_a_task_is_deferred(airflow: Airflow) -> 
     assert "UTC ('execution_timeout'); last seen: instance" in log
 
 
+@pytest.mark.together
 def test_mapped_gate_stops_only_its_own_item(airflow: Airflow) -> None:
     run = airflow.run("publish_each")
     path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}"

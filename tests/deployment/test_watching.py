@@ -8,10 +8,8 @@ import os
 import random
 import re
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,6 @@ from airflow.triggers.base import BaseEventTrigger
 
 from airflow_provider_astrobpm.watching import state_codec
 from airflow_provider_astrobpm.watching.targets import WatchTargets
-from tests.support.deployed import seconds_of
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
@@ -45,23 +42,23 @@ class Watched:
     """The watched asset in Airflow's database."""
 
     def __init__(self, airflow: Airflow) -> None:
-        assert airflow.deployment.database is not None
         self._airflow = airflow
-        self._database = airflow.deployment.database
         self._name = state_codec.state_name("watched_zero", WatchTargets.of(PROCESS, None, None))
 
     @property
     def reported_ids(self) -> list[str]:
         """The ids of the instances in the events, in the order of the events."""
-        rows = self._rows(
-            "SELECT asset_event.extra FROM asset_event JOIN asset ON asset.id = asset_id WHERE name = 'ended' ORDER BY asset_event.id"
+        rows = self._airflow.rows(
+            "SELECT asset_event.extra::text FROM asset_event JOIN asset ON asset.id = asset_id WHERE name = 'ended' ORDER BY asset_event.id"
         )
         return [json.loads(extra)["payload"]["id"] for (extra,) in rows]
 
     @property
     def kept(self) -> int | None:
         """The number of instances that the watch has recorded; None before it has begun."""
-        rows = self._rows("SELECT key, value FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
+        rows = self._airflow.rows(
+            "SELECT key, value::text FROM asset_state_store WHERE key LIKE 'astro_bpm.%'"
+        )
         store = {key: json.loads(value) for key, value in rows}
         keys = state_codec.shard_keys(self._name, store.get(self._name))
         return None if keys is None else len(state_codec.decode_shards(store[key] for key in keys))
@@ -69,14 +66,16 @@ class Watched:
     @property
     def triggers(self) -> int:
         """The number of watching triggers."""
-        ((found,),) = self._rows("SELECT count(*) FROM trigger WHERE classpath LIKE '%EventTrigger'")
+        ((found,),) = self._airflow.rows("SELECT count(*) FROM trigger WHERE classpath LIKE '%EventTrigger'")
         return int(found)
 
     def gap(self) -> float:
         """Return the seconds between the last event and the time at which it was recorded as reported."""
-        ((reported_at,),) = self._rows("SELECT max(timestamp) FROM asset_event")
-        ((kept,),) = self._rows("SELECT max(updated_at) FROM asset_state_store WHERE key LIKE 'astro_bpm.%'")
-        return seconds_of(kept) - seconds_of(reported_at)
+        query = "SELECT max(updated_at) FROM asset_state_store WHERE key LIKE 'astro_bpm.%'"
+        ((reported_at,),) = self._airflow.rows("SELECT max(timestamp) FROM asset_event")
+        ((kept,),) = self._airflow.rows(query)
+        seconds: float = (kept - reported_at).total_seconds()
+        return seconds
 
     def kill_triggerer(self) -> None:
         """Kill the triggerer.
@@ -93,10 +92,6 @@ class Watched:
             time.sleep(0.005)
         child.signal(signal.SIGKILL)
         self._airflow.expect_end(child)
-
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self._database, timeout=10)) as connection:
-            return connection.execute(query).fetchall()
 
 
 @has_store
@@ -134,6 +129,7 @@ def test_twenty_ends_make_twenty_events_despite_kills(
     measured("from an event to what is kept of it, the last of them", watched.gap())
 
 
+@pytest.mark.together
 def test_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
     (block,) = re.findall(r"```http\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     head, _, body = block.partition("\n\n")
@@ -155,7 +151,9 @@ def test_request_of_the_guide_starts_a_dag(airflow: Airflow) -> None:
     assert extra["payload"] == sent["extra"]["payload"]
 
 
-def test_example_runs_for_each_completed_instance(airflow: Airflow) -> None:
+@pytest.mark.together
+def test_example_runs_for_each_completed_instance(deployed: Airflow) -> None:
+    airflow = deployed
     path, control = "/api/v2/dags/onboarded_suppliers", airflow.control
     watched = f"instances of '{PROCESS}' that enter state 'Completed OK'"
 

@@ -33,6 +33,7 @@ SETTINGS = {
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",  # one second is not enough on one small machine
     "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # no file changes
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "50",
     # A killed worker reports nothing. Its tasks count as dead when they have been silent for this long. Redis

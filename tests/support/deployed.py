@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,8 @@ from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from local_stack import Child, Deployment
 
 PATIENCE = 90.0  # seconds to wait for an expected condition
+
+PAUSE = 0.25  # seconds between two looks, each of which costs the API server some CPU
 
 Found = TypeVar("Found")
 MEASURED = pytest.StashKey[list[str]]()
@@ -83,7 +85,7 @@ class DeployedAirflow:
             ended = self.unexpectedly_ended()
             assert not ended, f"{ended} ended on its own before {what}\n{self._logs(*about)}"
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self._logs(*about)}"
-            time.sleep(0.1)
+            time.sleep(PAUSE)
         return found
 
     def unexpectedly_ended(self) -> list[str]:
@@ -96,8 +98,14 @@ class DeployedAirflow:
 
     def files_with(self, text: str) -> list[str]:
         """Return every file of the deployment that contains ``text``."""
-        files = [path for path in self.home.rglob("*") if path.is_file()]
-        return [str(path.relative_to(self.home)) for path in files if text.encode() in path.read_bytes()]
+        return [name for name, content in self._files() if text.encode() in content]
+
+    def _files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and the content of each file, except those of PostgreSQL."""
+        for path in self.home.rglob("*"):
+            name = path.relative_to(self.home)
+            if name.parts[0] != "postgres" and path.is_file():
+                yield str(name), path.read_bytes()
 
     def _logs(self, *about: Path) -> str:
         shown = [child.failure("its last lines").args[0] for child in self.deployment.components]

@@ -222,6 +222,7 @@ class TestEventOfAnotherTask:
             assert again.kwargs == {
                 "deadline": strange["deadline"],
                 "known": [["SupplierOnboarding"], None],
+                "instance_id": context["ti"].xcoms["instance_id"],
             }
 
     def test_is_ignored_and_a_finished_wait_ends(
@@ -257,6 +258,62 @@ class TestEventOfAnotherTask:
         for task in (operator(), sensor):
             with pytest.raises(errors.UnknownEventError, match="it reports another instance than"):
                 task.resume_execution("execute_complete", {"event": strange}, context)
+
+    def test_nor_can_it_end_a_wait_at_another_deadline(self, context: Any, emulator: EmulatorControl) -> None:
+        seen = msgspec.convert({**ENDED, "state": "Running", "is_closed": False}, BpmInstance)
+        strange = event_payload.dump(errors.WaitTimeoutError("instance '1'", 0, seen))
+        task = operator(timeout=60, on_timeout="terminate")
+        with pytest.raises(errors.UnknownEventError, match="it reports another instance than"):
+            task.resume_execution("execute_complete", {"event": strange}, context)
+        assert emulator.counts()["action"] == 0
+
+    def test_the_id_of_the_deferral_counts_and_not_an_xcom_that_others_changed(self, context: Any) -> None:
+        context["ti"].xcom_push("instance_id", "1")
+        strange = {"event": event_payload.dump(msgspec.convert(ENDED, BpmInstance)), "instance_id": "2"}
+        with pytest.raises(errors.UnknownEventError, match="it reports another instance than '2'"):
+            operator().resume_execution("execute_complete", strange, context)
+
+    def test_opens_no_gate_whose_instance_is_unknown(self, context: Any) -> None:
+        del context["ti"].xcoms["instance_id"]
+        strange = {"event": event_payload.dump(msgspec.convert(ENDED, BpmInstance))}
+        with pytest.raises(errors.UnknownEventError, match="it is unknown which instance this task waits"):
+            operator().resume_execution("execute_complete", strange, context)
+
+    @pytest.mark.parametrize(
+        ("shown", "is_own"),
+        [
+            ({"business_key": "order-1"}, True),
+            ({"business_key": " order-1 "}, True),
+            ({"business_key": "order-2"}, False),
+            ({"business_key": None}, False),
+            ({"business_key": "order-1", "name": "Another"}, False),
+        ],
+        ids=str,
+    )
+    def test_a_sensor_compares_the_business_key(
+        self, shown: dict[str, Any], is_own: bool, context: Any
+    ) -> None:
+        sensor = AstroZeroBpmInstanceSensor(task_id="task", business_key="order-1", bpm_name="A")
+        event = event_payload.dump(msgspec.convert({**ENDED, **shown}, BpmInstance))
+        if is_own:
+            assert sensor.resume_execution("execute_complete", {"event": event}, context)["id"] == "1"
+            return
+        with pytest.raises(errors.UnknownEventError, match="another instance than one with business key"):
+            sensor.resume_execution("execute_complete", {"event": event}, context)
+
+    def test_a_sensor_that_has_found_its_instance_waits_for_that_one(
+        self, context: Any, emulator: EmulatorControl
+    ) -> None:
+        found = emulator.start("SupplierOnboarding", business_key="order-1")["id"]
+        arguments = {"task_id": "task", "business_key": "order-1", "deferrable": True}
+        with pytest.raises(TaskDeferred) as deferred:
+            AstroZeroBpmInstanceSensor(**arguments).execute(context)
+        kwargs = deferred.value.kwargs or {}
+        assert kwargs["instance_id"] == found
+        other = {**ENDED, "name": "SupplierOnboarding", "business_key": "order-1"}
+        strange = {"event": event_payload.dump(msgspec.convert(other, BpmInstance)), **kwargs}
+        with pytest.raises(errors.UnknownEventError, match=f"it reports another instance than '{found}'"):
+            AstroZeroBpmInstanceSensor(**arguments).resume_execution("execute_complete", strange, context)
 
 
 class TestDeferring:

@@ -164,7 +164,7 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Resume with the trigger's event."""
-        instance_id = _published_instance(context)
+        instance_id = self._awaited_id(context)
         self._report_unpolled(instance_id, name=self.bpm_name)
         with self._annotate_open_instance(context, instance_id):
             try:
@@ -265,7 +265,13 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         return self.hook.as_dict(instance)
 
     def _new_wait(self, context: Context, deadline: float | None) -> InstanceWait:
-        return self._instance_wait(deadline, self._known, instance_id=_published_instance(context))
+        return self._instance_wait(deadline, self._known, instance_id=self._awaited_id(context))
+
+    def _awaited_id(self, context: Context) -> str | None:
+        """Return the id of the instance for which this try was deferred, or which it published before."""
+        ti = context["ti"]
+        published: str | None = ti.xcom_pull(task_ids=ti.task_id, key=INSTANCE_ID, map_indexes=ti.map_index)
+        return self._deferred_for or published
 
     def _instance_wait(self, deadline: float | None, known: KnownIdentity, **instance: Any) -> InstanceWait:
         from airflow_provider_astrobpm.waiting import wait  # noqa: PLC0415
@@ -344,10 +350,3 @@ class AstroZeroStartBpmInstanceOperator(WaitingOperator):
         else:
             then = f"{first} keeps waiting for it; clearing this task terminates it and starts a new one."
         return f"Instance {instance_id!r} on connection {self.astro_zero_conn_id!r} may still be open. {then}"
-
-
-def _published_instance(context: Context) -> str | None:
-    """Return the instance id that this try published before it waited."""
-    ti = context["ti"]
-    instance_id: str | None = ti.xcom_pull(task_ids=ti.task_id, key=INSTANCE_ID, map_indexes=ti.map_index)
-    return instance_id

@@ -15,6 +15,7 @@ for dag_id, deferrable in {"batch_deferred": True, "batch_on_worker": False}.ite
     with DAG(dag_id, schedule=None, catchup=False, is_paused_upon_creation=False, max_active_runs=100):
         AstroZeroStartBpmBatchOperator(
             task_id="wait",
+            astro_zero_conn_id="{{ dag_run.conf['connection'] }}",
             bpm_name="PublishApproval",
             launches=[{"title": "{{ run_id }}", "variables": {"row_count": n}} for n in range(LAUNCHES)],
             rate_limit=None if deferrable else 10,  # it takes Airflow a while to stop a worker

@@ -84,7 +84,7 @@ for dag_id, arguments in KINDS.items():
     with DAG(dag_id, **COMMON):
         AstroZeroStartBpmInstanceOperator(
             task_id="wait",
-            astro_zero_conn_id="astro_zero_with_link",
+            astro_zero_conn_id="{{ dag_run.conf['connection'] }}_with_link",
             retries=3,
             retry_delay=timedelta(hours=1),
             **POLICY,

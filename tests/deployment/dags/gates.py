@@ -11,6 +11,7 @@ from airflow_provider_astrobpm.operators.bpm import AstroZeroStartBpmInstanceOpe
 with DAG("publish_after_approval", schedule=None, catchup=False, is_paused_upon_creation=False):
     approval = AstroZeroStartBpmInstanceOperator(
         task_id="wait",
+        astro_zero_conn_id="{{ dag_run.conf['connection'] }}",
         bpm_name="PublishApproval",
         business_key="{{ run_id }}",
         failed_bp_statuses=["Rejected"],
@@ -31,6 +32,7 @@ with DAG("publish_each", schedule=None, catchup=False, is_paused_upon_creation=F
         """Publish one thing after its approval."""
         approval = AstroZeroStartBpmInstanceOperator(
             task_id="approval",
+            astro_zero_conn_id="{{ dag_run.conf['connection'] }}",
             bpm_name="PublishApproval",
             variables={"dataset": name},
             bp_statuses=["Approved"],

@@ -15,7 +15,7 @@ from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 COMMON: dict[str, Any] = {"schedule": None, "catchup": False, "is_paused_upon_creation": False}
 WAIT: dict[str, Any] = {
     "task_id": "wait",
-    "astro_zero_conn_id": "astro_zero_with_link",
+    "astro_zero_conn_id": "{{ dag_run.conf['connection'] }}_with_link",
     "business_key": "{{ run_id }}",
     "deferrable": True,
 }

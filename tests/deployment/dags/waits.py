@@ -19,7 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "wait_for_status": {"bp_statuses": ["Checked"]},
     "wait_on_worker": {"deferrable": False},
     "wait_with_execution_timeout": {
-        "execution_timeout": timedelta(seconds=12),
+        "execution_timeout": timedelta(seconds=20),
         "on_timeout": "terminate",
     },
 }
@@ -28,6 +28,7 @@ for dag_id, arguments in KINDS.items():
     with DAG(dag_id, schedule=None, catchup=False, is_paused_upon_creation=False, max_active_runs=100):
         AstroZeroStartBpmInstanceOperator(
             task_id="wait",
+            astro_zero_conn_id="{{ dag_run.conf['connection'] }}",
             bpm_name="PublishApproval",
             business_key="{{ run_id }}",
             poll_interval=2,

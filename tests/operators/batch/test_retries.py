@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.waiting import event_payload
+from airflow_provider_astrobpm.waiting.batch_wait import BatchWaitResult
 from tests.operators.batch.batch_task import (
     ENDS,
     WAITS,
@@ -125,13 +129,38 @@ class TestNextTry:
         self, task: Any, emulator: EmulatorControl
     ) -> None:
         one = task(launches=launches(2), deferrable=True)
-        one.fire = lambda _trigger: {"status": "group", "outcomes": "oo", "reasons": []}
+
+        def event(outcomes: str, _trigger: Any) -> dict[str, Any]:
+            ids = one.xcoms["instance_ids"]
+            return event_payload.dump_batch(BatchWaitResult(0, {}, ()), ids) | {"outcomes": outcomes}
+
+        one.fire = partial(event, "oo")
         with pytest.raises(errors.UnknownEventError, match="it reports no outcome"):
             one.try_it()
-        one.fire = lambda _trigger: {"status": "group", "outcomes": "++", "reasons": []}
+        one.fire = partial(event, "++")
         with pytest.raises(errors.UnknownEventError, match="it counts as a success"):
             one.try_it()
         assert len(emulator.instances()) == 2
+
+    def test_event_of_another_batch_opens_no_gate(self, task: Any, emulator: EmulatorControl) -> None:
+        """Airflow may hand it over if its database is SQLite, and nothing but the ids differs if it names no task instance."""
+        one = task(launches=launches(2), deferrable=True)
+        one.fire = lambda _trigger: event_payload.dump_batch(BatchWaitResult(2, {}, ()), ["1", "2"])
+        with pytest.raises(
+            errors.UnknownEventError, match="reports other instances than those of this batch"
+        ):
+            one.try_it()
+        assert not any(each["closed"] for each in emulator.instances())
+
+    def test_event_for_another_task_does_not_end_a_batch(self, task: Any, emulator: EmulatorControl) -> None:
+        one = task(launches=launches(2), deferrable=True)
+        one.id = "this try"
+        one.fire = lambda _trigger: event_payload.dump_batch(
+            BatchWaitResult(2, {}, ()), one.xcoms["instance_ids"], None, "another"
+        )
+        with pytest.raises(TaskDeferred):
+            one.try_it()
+        assert not any(each["closed"] for each in emulator.instances())
 
     def test_restarts_launches_that_a_kill_terminated(self, task: Any, emulator: EmulatorControl) -> None:
         one = task(launches=launches(4), wait_for_completion=False)
