@@ -266,9 +266,12 @@ class Deployment:
         self._start("scheduler", "scheduler", "--skip-serve-logs")
         self._start("dag-processor", "dag-processor")
 
-    def start_triggerer(self) -> Child:
-        """Start a triggerer, which is ready some seconds later."""
-        return self._start(f"triggerer-{next(self._triggerers)}", "triggerer", "--skip-serve-logs")
+    def start_triggerer(self, *options: str) -> Child:
+        """Start a triggerer, which is ready some seconds later.
+
+        :param options: more options of ``airflow triggerer``.
+        """
+        return self._start(f"triggerer-{next(self._triggerers)}", "triggerer", "--skip-serve-logs", *options)
 
     def start_worker(self) -> Child:
         """Start a Celery worker, which is ready some seconds later."""

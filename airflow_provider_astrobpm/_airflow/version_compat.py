@@ -116,6 +116,22 @@ def has_retry_policies() -> bool:
     return hasattr(sdk, "RetryPolicy")
 
 
+def has_reschedules() -> bool:
+    """Return whether a retry policy can reschedule a task without using a retry, as it can since Airflow 3.4."""
+    from airflow import sdk  # noqa: PLC0415
+
+    return has_retry_policies() and hasattr(sdk.RetryAction, "RESCHEDULE")
+
+
+def event_triggers_have_queue() -> bool:
+    """Return whether an event trigger can be assigned to a queue of triggerers, as it can since Airflow 3.4."""
+    from inspect import signature  # noqa: PLC0415
+
+    from airflow.triggers.base import BaseEventTrigger  # noqa: PLC0415
+
+    return "queue" in signature(BaseEventTrigger.__init__).parameters
+
+
 def clear_discards_task_state() -> bool:
     """Return whether clearing a task discards its task state by default, as it does since Airflow 3.4."""
     from airflow import __version__  # noqa: PLC0415

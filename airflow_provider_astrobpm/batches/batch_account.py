@@ -75,6 +75,8 @@ def in_doubt_error(
     error = AmbiguousStartError(f"{account}; in doubt are {why}", key, DOUBT_ADVICE)
     error.attempt, error.connection = ACTION, first.connection
     error.__cause__ = first
+    # One failure that may not be transient makes the whole doubt one that may not be.
+    error.failed_call = next((one for _, one in lost.values() if not one.is_transient), first)
     return error
 
 

@@ -142,7 +142,7 @@ class BatchDecider:
         here = [*mine, *older, *(one for _, one in self._older_open.get(launch.number, ()))]
         unknown = [one for one in here if one.id in self._unclear]
         unclear = [one for one in unknown if has_met or self._request.is_relevant(one)]
-        is_first = self._record is None and self._request.try_number <= 1
+        is_first = self._record is None and self._request.is_first
         doubt = None if is_first else self._doubt(launch.bpm_name)
         made = decide_start(
             self._request,

@@ -173,7 +173,7 @@ class BatchRun:
         except AuthenticationError:
             raise
         except CallError as error:
-            if self.request.try_number <= 1:
+            if self.request.is_first:
                 raise
             key = f"{self.request.identity.batch_prefix}…"
             raise AmbiguousStartError(error, key, UNKNOWN_STARTS_ADVICE) from error
@@ -253,7 +253,7 @@ class BatchRun:
         request, own = self.request, self.request.own(record)
         known = request.resumable_record(record)
         posted_at = own.posted_at if own else None
-        if posted_at is None and request.try_number > 1 and (record is None or record.older_unknown):
+        if posted_at is None and not request.is_first and (record is None or record.older_unknown):
             posted_at = request.since or 0.0  # earlier tries may have begun it
         self._had_begun = posted_at is not None
         return BatchRecord(

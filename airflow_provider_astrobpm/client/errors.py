@@ -242,8 +242,12 @@ class AmbiguousStartError(AstroZeroError):
     :param advice: what to do; by default, to find that instance.
     """
 
+    failed_call: CallError | None
+    """The call whose failure caused the doubt; ``None`` if the answers themselves leave a doubt."""
+
     def __init__(self, doubt: CallError | str, business_key: str | None, advice: str | None = None) -> None:
         super().__init__(doubt.problem if isinstance(doubt, CallError) else doubt)
+        self.failed_call = doubt if isinstance(doubt, CallError) else None
         if isinstance(doubt, CallError):
             self._take_answer(doubt)
             self.attempt, self.connection = doubt.attempt, doubt.connection

@@ -13,6 +13,9 @@ How to search is decided by the first row that applies:
 | anything else                                                          | not at all                            |
 
 Only a search by business key has to wait until every instance that an earlier try may have started shows in the lists.
+
+Airflow runs a rescheduled try once more, with the same number. So a first try that was rescheduled is no first try here: a
+process of it may have sent a start.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class TaskTry:
     :param since: the earliest time at which the task's first try can have begun, in seconds since the epoch, if known.
     :param max_tries: Airflow's ``max_tries`` of the task, if known.
     :param generation_is_certain: whether the sources for the generation agree.
+    :param was_rescheduled: whether Airflow has run this try before, and then rescheduled it.
     """
 
     identity: TaskIdentity
@@ -64,6 +68,17 @@ class TaskTry:
     since: float | None = None
     max_tries: int | None = None
     generation_is_certain: bool = True
+    was_rescheduled: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no process of this task can have run before."""
+        return self.try_number <= 1 and not self.was_rescheduled
+
+    @property
+    def begins_generation(self) -> bool:
+        """Whether no process of this generation can have run before."""
+        return self.try_number <= self.generation and not self.was_rescheduled
 
     @classmethod
     def of(
@@ -76,11 +91,13 @@ class TaskTry:
         retries: int,
         now: float,
         due: float | None,
+        was_rescheduled: bool = False,
     ) -> Self:
         """Return a try by Airflow's numbers and the record of earlier tries.
 
         :param retries: the retries that the DAG gives the task now.
         :param due: when the DAG run was due, if known; with ``now``, in seconds since the epoch.
+        :param was_rescheduled: whether Airflow has run this try before, and then rescheduled it.
         """
         number, is_certain = generation_of(
             record, try_number=try_number, max_tries=max_tries, retries=retries
@@ -90,9 +107,10 @@ class TaskTry:
             identity=identity,
             generation=number,
             try_number=try_number,
-            since=now if try_number <= 1 else began,
+            since=now if try_number <= 1 and not was_rescheduled else began,
             max_tries=max_tries,
             generation_is_certain=is_certain,
+            was_rescheduled=was_rescheduled,
         )
 
     def intent(self, record: R | None, kind: type[R]) -> R:
@@ -102,8 +120,8 @@ class TaskTry:
                 generation=self.generation,
                 max_tries=self.max_tries,
                 is_unclear=not self.generation_is_certain,
-                intent_of=self.generation if self.try_number <= self.generation else None,
-                older_unknown=self.try_number > 1,
+                intent_of=self.generation if self.begins_generation else None,
+                older_unknown=not self.is_first,
                 since=self.since,
             )
         if record.generation != self.generation:
@@ -153,7 +171,7 @@ class TryRequest(TaskTry, ABC, Generic[R]):
         # If a person was asked to search, an instance may exist although no record mentions a start.
         if own is not None and (own.instance_id is not None or own.posted_at is not None or own.told):
             return True
-        if self.generation_is_certain and self.try_number <= self.generation:
+        if self.generation_is_certain and self.begins_generation:
             return False
         return record is None or not record.covers(self.generation)
 
@@ -218,13 +236,13 @@ def choose_lookup(request: TryRequest[R], record: R | None) -> LookupMethod:
         return LookupMethod.ID
     if request.business_key is not None:
         return LookupMethod.NONE  # after a clear, "start" with the custom key starts unconditionally
-    is_unknown = request.try_number > 1 if record is None or record.older_unknown else record.mentions_start
+    is_unknown = not request.is_first if record is None or record.older_unknown else record.mentions_start
     return LookupMethod.KEY if is_unknown else LookupMethod.NONE
 
 
 def lookup_delay(request: TryRequest[R], record: R | None, now: float) -> float:
     """Return the seconds to wait until every instance that an earlier try may have started shows in the lists."""
-    if choose_lookup(request, record) is not LookupMethod.KEY or (record is None and request.try_number <= 1):
+    if choose_lookup(request, record) is not LookupMethod.KEY or (record is None and request.is_first):
         return 0.0
     if record is None or record.older_unknown:
         return request.grace  # no record shows when a start was sent

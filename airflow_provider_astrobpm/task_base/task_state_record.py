@@ -44,6 +44,7 @@ def task_try(context: Context, *, retries: int, record: TryRecord | None) -> Tas
         retries=retries,
         now=time.time(),
         due=due.timestamp() if due else None,
+        was_rescheduled=bool(context.get("task_reschedule_count")),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_astrobpm._airflow.version_compat import asset_state_store
+from airflow_provider_astrobpm._airflow.version_compat import asset_state_store, event_triggers_have_queue
 from airflow_provider_astrobpm.client import texts, validation
 from airflow_provider_astrobpm.client.backoff import Backoff
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
@@ -56,7 +56,9 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
     :param poll_interval: seconds between two polls, at least 1. The smallest interval of all tasks and triggers that poll an
         endpoint counts for all of them.
     :param astro_zero_conn_id: the Airflow connection of type ``astro_zero``.
-    :raises ValueError: for a bad argument.
+    :param queue: the triggerers that may run it are those with this name in ``--queues`` (Airflow 3.4); by default those without
+        ``--queues``.
+    :raises ValueError: for a bad argument, and for a ``queue`` before Airflow 3.4.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         include_existing: bool = False,
         poll_interval: float | timedelta = 60,
         astro_zero_conn_id: str = DEFAULT_CONN_ID,
+        queue: str | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(**_queue_argument(queue))
         self._places = WatchTargets.of(bpm_name, states, bp_statuses)
         self.bpm_name = bpm_name
         self.states = states
@@ -79,7 +82,10 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         self.astro_zero_conn_id = validation.non_blank(astro_zero_conn_id, "astro_zero_conn_id")
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the path of this class, and its arguments. Watchers for which both are equal share one trigger."""
+        """Return the path of this class, and its arguments. Watchers for which both are equal share one trigger.
+
+        The queue is not part of it. Airflow reads the attribute when it registers the trigger, and stores the queue separately.
+        """
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -120,6 +126,19 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
                 await asyncio.sleep(again.pause(1, random.random()))  # noqa: S311 - jitter
         finally:
             self.log.info("Stopped watching %s", self._places)
+
+
+def _queue_argument(queue: str | None) -> dict[str, str]:
+    """Return the arguments of Airflow's base class for a queue."""
+    if queue is None:
+        return {}
+    validation.non_blank(queue, "queue")
+    if not event_triggers_have_queue():
+        raise ValueError(
+            "queue needs Airflow 3.4 or newer, where an asset watcher's trigger can be assigned to some of the triggerers; "
+            "leave it out"
+        )
+    return {"queue": queue}
 
 
 class _WatchRun:

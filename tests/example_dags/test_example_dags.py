@@ -15,6 +15,8 @@ import airflow
 import pytest
 from packaging.version import Version
 
+from airflow_provider_astrobpm._airflow.version_compat import has_reschedules
+from airflow_provider_astrobpm.client.errors import RefusedError, ServerError
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 
 FOLDER = Path(__file__).parent.parent.parent / "example_dags"
@@ -210,6 +212,32 @@ def test_taskflow_gate(outcome: str, state: str, published: str, emulator: Emula
     assert (instance["variables"]["dataset"], instance["variables"]["row_count"]) == ("sales_daily", 18204)
 
 
+def test_gate_through_outages(emulator: EmulatorControl) -> None:
+    dag = load("gate_through_outages")
+    task = dag.get_task("approval")
+    task.poll_interval, task.retries = 1, 0
+    with person(emulator, lambda instance: emulator.act(instance["id"], "approve")):
+        assert run(dag)[0] == "success"
+    assert run(dag, run_conf={"dataset": "no_such"}) == (
+        "failed",
+        {"approval": "failed", "publish": "upstream_failed"},
+    )
+    assert [each["variables"]["dataset"] for each in emulator.instances()] == ["sales_daily"]
+
+
+@pytest.mark.skipif(not has_reschedules(), reason="chains of policies need Airflow 3.4")
+def test_gate_through_outages_asks_both_policies() -> None:
+    policy = load("gate_through_outages").get_task("approval").retry_policy
+    errors = (
+        ServerError("it is down"),
+        RefusedError("no"),
+        ConnectionError("it is down"),
+        KeyError("no_such"),
+    )
+    actions = [policy.evaluate(error, 1, 3).action.value for error in (*errors, RuntimeError("other"))]
+    assert actions == ["reschedule", "fail", "reschedule", "fail", "default"]
+
+
 def test_incident_on_failure(emulator: EmulatorControl) -> None:
     dag = load("incident_on_failure")
     reconcile = dag.get_task("reconcile")
@@ -235,6 +263,7 @@ def test_every_example_has_a_test() -> None:
         "gate_on_instance",
         "incident_on_failure",
         "taskflow_gate",
+        "gate_through_outages",
         # In tests/deployment, because dag.test() runs no watcher, and has no page on which a person could answer:
         "onboarded_suppliers",
         "two_approvals",

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from local_stack import SIGNALS, Deployment, Emulator, Stack, living
 from tests.deployment.conftest import SETTINGS
 from tests.support.deployed import DeployedAirflow, Found
 
 DAGS = Path(__file__).parent / "dags"
-DAG_COUNT = 6
+DAG_COUNT = 15
 LOOPED = "review.approve"
 GRACE = 1  # seconds after which a started instance certainly shows in the lists
 
@@ -28,16 +29,17 @@ class Airflow(DeployedAirflow):
 
     _numbers = count(1)
 
-    def run(self, dag_id: str, *, dies_in: int | None = None) -> Run:
+    def run(self, dag_id: str, *, dies_in: int | None = None, control: EmulatorControl | None = None) -> Run:
         """Start a run.
 
         :param dies_in: the iteration in which the first try dies before it does anything.
+        :param control: the emulator that its DAG uses, if it is not the common one.
         """
         run_id = f"{dag_id}-{next(self._numbers)}"
         conf = {} if dies_in is None else {"dies_in": dies_in}
         body = {"logical_date": None, "dag_run_id": run_id, "conf": conf}
         self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
-        return Run(self, dag_id, run_id)
+        return Run(self, dag_id, run_id, control or self.control)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Run:
     airflow: Airflow
     dag_id: str
     run_id: str
+    control: EmulatorControl
 
     @property
     def path(self) -> str:
@@ -55,11 +58,16 @@ class Run:
     @property
     def instances(self) -> list[dict[str, Any]]:
         """Every instance that this run started, oldest first."""
-        return [each for each in self.airflow.control.instances() if each["title"] == self.run_id]
+        return [each for each in self.control.instances() if each["title"] == self.run_id]
 
     @property
     def still_open(self) -> list[dict[str, Any]]:
         return [each for each in self.instances if not each["closed"]]
+
+    @property
+    def waiting_for_people(self) -> list[dict[str, Any]]:
+        """The open instances on which people can act."""
+        return [each for each in self.still_open if each["outcomes"]]
 
     def tasks(self) -> list[dict[str, Any]]:
         """Return all task instances."""
@@ -121,7 +129,7 @@ class Run:
     def approve(self) -> None:
         """Approve all open instances."""
         for each in self.still_open:
-            self.airflow.control.act(each["id"], "approve")
+            self.control.act(each["id"], "approve")
 
     def mark(self, task: dict[str, Any], state: str) -> None:
         """Mark a task instance, as a person does."""
@@ -148,22 +156,45 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def airflow(emulator_server: EmulatorServer) -> Iterator[Airflow]:
+def outage_server() -> Iterator[EmulatorServer]:
+    """The emulator behind the connection ``astro_zero_outage``."""
+    with EmulatorServer() as server:
+        yield server
+
+
+@pytest.fixture
+def outage(outage_server: EmulatorServer) -> EmulatorControl:
+    """The control of that emulator, in its initial state. One test at a time uses it."""
+    outage_server.control.reset()
+    return outage_server.control
+
+
+@pytest.fixture(scope="session")
+def airflow(emulator_server: EmulatorServer, outage_server: EmulatorServer) -> Iterator[Airflow]:
     """The running deployment with one triggerer."""
     with Stack() as stack:
         for number in SIGNALS:
             signal.signal(number, signal.default_int_handler)  # ends the session, with this fixture's end
-        plain = json.loads(emulator_server.connection_json())
-        emulator = Emulator(emulator_server.url, json.dumps({**plain, "extra": {"start_grace": GRACE}}))
-        deployment = Deployment(stack, emulator, **{**SETTINGS, "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)})
+        emulator = Emulator(emulator_server.url, _connection(emulator_server))
+        own = {
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW_CONN_ASTRO_ZERO_OUTAGE": _connection(outage_server, max_attempts=1),
+            "AIRFLOW__TRIGGERER__QUEUES_ENABLED": "True",
+        }
+        deployment = Deployment(stack, emulator, **{**SETTINGS, **own})
         airflow = Airflow(deployment, stack.home, emulator_server.control)
         deployment.start()
-        deployment.start_triggerer()
+        deployment.start_triggerer("--queues", "default")  # where tasks are that name no queue
         airflow.until_up(dags=DAG_COUNT)
         yield airflow
         for child in reversed(deployment.components):
             child.stop()
     assert living(stack.home) == []
+
+
+def _connection(server: EmulatorServer, **extra: Any) -> str:
+    plain = json.loads(server.connection_json())
+    return json.dumps({**plain, "extra": {"start_grace": GRACE, **extra}})
 
 
 @pytest.fixture(scope="session")
@@ -176,6 +207,9 @@ def runs(airflow: Airflow) -> dict[str, Run]:
     failing = {
         f"{dag_id}, {state}": airflow.run(dag_id)
         for dag_id in ("fails", "fails_as_batch")
-        for state in ("kept", "discarded")
+        for state in ("kept", "whole run", "discarded")
+    }
+    failing |= {
+        dag_id: airflow.run(dag_id) for dag_id in ("fails_with_own_keys", "fails_as_batch_with_own_keys")
     }
     return {**dying, **failing, "cleared": airflow.run("loop_of_one")}

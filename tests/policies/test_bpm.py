@@ -45,8 +45,21 @@ def test_a_bad_delay_fails_at_parse_time(max_delay: Any) -> None:
         astro_zero_retry_policy(max_delay=max_delay)
 
 
+@pytest.mark.parametrize("number", [0, -1, 1.5, "3", True])
+def test_a_bad_number_of_reschedules_fails_at_parse_time(number: Any) -> None:
+    with pytest.raises(ValueError, match="max_reschedules must be a whole number, at least 1"):
+        astro_zero_retry_policy(max_reschedules=number)
+
+
+@pytest.mark.parametrize("limit", [0, -1, "long", True])
+def test_a_bad_limit_of_reschedules_fails_at_parse_time(limit: Any) -> None:
+    with pytest.raises(ValueError, match="reschedule_timeout must be a number of seconds, at least 1"):
+        astro_zero_retry_policy(reschedule_timeout=limit)
+
+
 def decided(error: BaseException, policy: Any = None) -> RetryDecision:
-    policy = policy or astro_zero_retry_policy()
+    """Return the decision of a policy that never reschedules, unless another one is given."""
+    policy = policy or astro_zero_retry_policy(reschedule_timeout=None)
     decision: RetryDecision = policy.evaluate(error, try_number=1, max_tries=5)
     return decision
 
@@ -98,9 +111,8 @@ class TestDecisions:
         assert decided(error) == RetryDecision.retry(
             timedelta(minutes=2), "ThrottledError: the server asks to wait 120 s"
         )
-        assert decided(
-            error, astro_zero_retry_policy(max_delay=timedelta(minutes=1))
-        ).retry_delay == timedelta(minutes=1)
+        soon = astro_zero_retry_policy(max_delay=timedelta(minutes=1), reschedule_timeout=None)
+        assert decided(error, soon).retry_delay == timedelta(minutes=1)
         error.retry_after = None
         assert decided(error) == RetryDecision.retry(None, "ThrottledError: it may be transient")
 
@@ -155,7 +167,9 @@ class TestInADag:
         }
 
     def test_can_be_deserialized(self) -> None:
-        policy = astro_zero_retry_policy(max_delay=60)
+        policy = astro_zero_retry_policy(
+            max_delay=60, max_reschedules=3, reschedule_timeout=timedelta(hours=1)
+        )
         plain = json.loads(json.dumps(policy.serialize()))
         assert plain["max_delay"] == 60
         for again in (
@@ -163,4 +177,4 @@ class TestInADag:
             copy.deepcopy(policy),
             pickle.loads(pickle.dumps(policy)),
         ):
-            assert again.max_delay == 60
+            assert (again.max_delay, again.max_reschedules, again.reschedule_timeout) == (60, 3, 3600)

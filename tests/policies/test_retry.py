@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_astrobpm._airflow.version_compat import has_reschedules
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
@@ -32,7 +33,7 @@ def call_error(kind: type[errors.CallError], **attributes: Any) -> errors.CallEr
 def judged(
     error: BaseException, *, try_number: int = 1, max_delay: float = 3600.0, chance: float = 0.0
 ) -> RetryDecision:
-    policy = astro_zero_retry_policy(max_delay=max_delay)
+    policy = astro_zero_retry_policy(max_delay=max_delay, reschedule_timeout=None)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(random, "random", lambda: chance)
         patched.setattr(time, "time", lambda: 1_000_000_000.0)
@@ -141,6 +142,12 @@ def test_tasks_that_failed_together_are_retried_at_different_moments() -> None:
     assert [seconds_of(judged(IN_DOUBT, chance=chance)) for chance in (0, 0.5, 1)] == [10, 7.5, 5]
     throttled = call_error(errors.ThrottledError, retry_after="120")
     assert [seconds_of(judged(throttled, chance=chance)) for chance in (0, 0.5, 1)] == [120, 122.5, 125]
+
+
+def test_reschedules_by_default_where_airflow_can() -> None:
+    """``tests/next`` has the details, because only Airflow 3.4 can."""
+    decision = astro_zero_retry_policy().evaluate(call_error(errors.ServerError), 1, max_tries=5)
+    assert decision.action.value == ("reschedule" if has_reschedules() else "retry")
 
 
 @pytest.mark.parametrize("error", NOBODY_KNOWS, ids=kind)

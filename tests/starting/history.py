@@ -73,6 +73,7 @@ class Try:
     :param moves: a call, and the instance that moves to a state before it.
     :param ends: how the wait ends: ``dies`` if nothing is recorded about it, ``leaves it`` if it failed and left the
         instance open to resume with, ``fails`` if it failed because of the instance itself.
+    :param is_rescheduled: whether Airflow runs the previous try again, unless its process was killed.
     """
 
     later: float = 0
@@ -84,6 +85,7 @@ class Try:
     slow: float = 0
     moves: tuple[int, int, str] | None = None
     ends: str = "dies"
+    is_rescheduled: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,7 @@ def _any_try(pick: Pick, seldom: Callable[..., Any], faults: Sequence[str]) -> T
         slow=seldom(0, (0.25, 2), 4),
         moves=seldom(None, ((pick(range(1, 40)), pick(range(3)), pick((*OPEN, *ENDED))),), 5),
         ends=pick(("dies", "leaves it", "fails")),
+        is_rescheduled=seldom(False, (True,)),
     )
 
 

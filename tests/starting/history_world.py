@@ -83,6 +83,7 @@ class World:
         self.failure: AstroZeroError | None = None
         self._effects = self._calls = self.queries = 0
         self._is_dead = False
+        self._is_repeat = False
         self._faults: Iterator[str] = iter(())
         self._then: str | None = None
 
@@ -139,6 +140,7 @@ class World:
     def _begin_generation(self) -> None:
         self.generation = self.number + 1
         self.retries_at_clear = self.retries
+        self._may_be_rescheduled = False
         self.label: int | None = None
         """The number that the last try computed for this generation."""
         self.is_mistaken = False
@@ -209,10 +211,11 @@ class World:
     # The process of a try.
 
     def _try(self, step: Try) -> None:
-        if self.number > self.max_tries:
+        self._is_repeat = step.is_rescheduled and self._may_be_rescheduled
+        if self.number > self.max_tries and not self._is_repeat:
             return  # Airflow has no try left
         self.elapsed += step.later
-        self.number += 1
+        self.number += 0 if self._is_repeat else 1
         self.step, self.prior = step, self.store
         self._effects = self._calls = self.queries = 0
         self._is_dead = False
@@ -226,6 +229,7 @@ class World:
             pass
         except AstroZeroError as error:
             self.failure = error
+        self._may_be_rescheduled = not self._is_dead and (self.failure is not None or step.ends != "dies")
         self.tally.update(tries=1, starts=len(self.started), lists=self.queries)
         self.invariants.end_try(is_dead=self._is_dead)
 
@@ -239,6 +243,7 @@ class World:
             retries=self.retries,
             now=self.clock(),
             due=self.due,
+            was_rescheduled=self._is_repeat,
         )
         self._note_mistakes()
         intent: Any = self.this.intent(self.prior, self.subject.kind)

@@ -1,4 +1,7 @@
-"""Waits that fail at once and leave their instances open. A run with ``patient`` in its conf waits for a long time."""
+"""Waits that fail at once and leave their instances open; after a clear they wait for a long time. And a wait on a worker.
+
+A name that ends in ``own_keys`` says that the author has chosen the business keys.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,31 @@ def be_patient_after_a_clear(context: Any) -> None:
         context["task"].timeout = 600.0
 
 
-COMMON: dict[str, Any] = {
+WAITS: dict[str, Any] = {
     "task_id": "approve",
     "bp_statuses": ["Approved"],
     "poll_interval": 1,
     "deferrable": True,
-    "timeout": 0.001,
-    "pre_execute": be_patient_after_a_clear,
 }
+COMMON: dict[str, Any] = {**WAITS, "timeout": 0.001, "pre_execute": be_patient_after_a_clear}
 RUNS: dict[str, Any] = {"schedule": None, "catchup": False, "is_paused_upon_creation": False}
+ONE: dict[str, Any] = {"bpm_name": BPM, "title": "{{ run_id }}"}
 
 with DAG("fails", **RUNS):
-    AstroZeroStartBpmInstanceOperator(bpm_name=BPM, title="{{ run_id }}", **COMMON)
+    AstroZeroStartBpmInstanceOperator(**ONE, **COMMON)
 
 with DAG("fails_as_batch", **RUNS):
-    AstroZeroStartBpmBatchOperator(
-        launches=[{"bpm_name": BPM, "title": "{{ run_id }}"} for _ in range(2)], **COMMON
-    )
+    AstroZeroStartBpmBatchOperator(launches=[ONE, ONE], **COMMON)
+
+with DAG("fails_with_own_keys", **RUNS):
+    AstroZeroStartBpmInstanceOperator(**ONE, business_key="own {{ run_id }}", **COMMON)
+
+with DAG("fails_as_batch_with_own_keys", **RUNS):
+    launches = [{**ONE, "business_key": f"own {{{{ run_id }}}} {number}"} for number in range(2)]
+    AstroZeroStartBpmBatchOperator(launches=launches, **COMMON)
+
+with DAG("in_doubt", **RUNS):
+    AstroZeroStartBpmInstanceOperator(**ONE, **WAITS, astro_zero_conn_id="astro_zero_outage")
+
+with DAG("on_worker", **RUNS):
+    AstroZeroStartBpmInstanceOperator(**ONE, **{**WAITS, "deferrable": False}, retries=1)
