@@ -257,14 +257,26 @@ class Deployment:
 
     def start(self) -> None:
         """Create the database and start every component except triggerers. Does not wait until they are ready."""
-        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds=120)
+        self.create_database()
+        self._start("api-server", "api-server")
+        self._start("scheduler", "scheduler", "--skip-serve-logs")
+        self._start("dag-processor", "dag-processor")
+
+    def create_database(self, seconds: float = 120) -> None:
+        """Create the database.
+
+        :param seconds: the time limit.
+        """
+        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds)
         if self.database_url is None:
             with closing(sqlite3.connect(self._stack.home / "airflow.db")) as connection:
                 # Several processes write; readers must not block them.
                 connection.execute("PRAGMA journal_mode=WAL")
-        self._start("api-server", "api-server")
-        self._start("scheduler", "scheduler", "--skip-serve-logs")
-        self._start("dag-processor", "dag-processor")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of its components."""
+        return dict(self._env)
 
     def start_triggerer(self, *options: str) -> Child:
         """Start a triggerer, which is ready some seconds later.

@@ -12,7 +12,7 @@ import html
 import re
 import unicodedata
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MIN_LONG_SECRET_CHARS = 24  # characters; of a secret this long or longer, parts are masked too
 MIN_PART_CHARS = 12  # characters that a part must have to be masked
 GRAM_CHARS, STRIDE_CHARS = 8, 4  # length and distance of the pieces by which parts are found
+MAX_PART_BYTES = 1024 * 1024  # of a long text that one call changes
 MAX_NESTED_ENCODINGS = 3  # how many encodings, one inside the other, are undone
 
 _BREAK = r"[\x00-\x20]|<\s*w?br\s*/?\s*>|[^\x00-\x7e]"  # a line break, or a character that may be one
@@ -88,19 +89,42 @@ def may_hold(raw: bytes, secrets: tuple[str, ...]) -> bool:
             return True
         plain = raw
         if b"\\" in plain:
-            plain = _ESCAPED_LETTER.sub(_letter, _ESCAPED_BREAK.sub(b"", plain))
+            plain = _by_parts(plain, _without_escapes)
         if b"%" in plain and _PERCENTS.search(plain):
-            plain = unquote_to_bytes(plain)
+            plain = _by_parts(plain, unquote_to_bytes)
         if b"&#" in plain:
-            plain = html.unescape(plain.decode(errors="replace")).encode()
+            plain = _by_parts(plain, _without_entities)
         if b"\n" in plain or b"\t" in plain or b"\r" in plain or b"<" in plain:
             plain = _TAG_BREAK.sub(b"", plain.translate(None, _BLANKS))
         if not plain.isascii():
-            plain = _INVISIBLE.sub(b"", plain)
+            plain = _by_parts(plain, partial(_INVISIBLE.sub, b""))
         if plain == raw:
             break
         raw = plain
     return False
+
+
+def _by_parts(raw: bytes, change: Callable[[bytes], bytes], size: int = MAX_PART_BYTES) -> bytes:
+    """Change a text part by part, because one call for a long text would block all other threads.
+
+    A part ends before a quotation mark, which is in no encoding that is undone here, so that no encoded character is cut.
+    """
+    parts, start = [], 0
+    while start < len(raw):
+        end = start + size
+        if end < len(raw):
+            end = max(raw.rfind(b'"', start + 1, end), 0) or raw.find(b'"', end)
+        parts.append(change(raw[start : end if end > 0 else len(raw)]))
+        start = end if end > 0 else len(raw)
+    return b"".join(parts)
+
+
+def _without_escapes(plain: bytes) -> bytes:
+    return _ESCAPED_LETTER.sub(_letter, _ESCAPED_BREAK.sub(b"", plain))
+
+
+def _without_entities(plain: bytes) -> bytes:
+    return html.unescape(plain.decode(errors="replace")).encode()
 
 
 def _letter(match: re.Match[bytes]) -> bytes:

@@ -13,6 +13,7 @@ from airflow_provider_astrobpm.client.metrics import NULL_METER, RequestCounts
 from airflow_provider_astrobpm.client.operations import Sleep
 from airflow_provider_astrobpm.client.protocol import NeedToken, Response
 from airflow_provider_astrobpm.client.tokens import TOKENS
+from airflow_provider_astrobpm.client.wire import Rows, row_count
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_INLINE_DECODE_BYTES = 64 * 1024  # a longer answer is decoded in a thread
+MAX_INLINE_ROWS = 1000  # a flow takes a longer list in a thread
 
 
 def _is_long(reply: object) -> bool:
     return isinstance(reply, Response) and len(reply.body) > MAX_INLINE_DECODE_BYTES
+
+
+def _is_long_list(reply: object) -> bool:
+    return isinstance(reply, Rows) and row_count(reply) > MAX_INLINE_ROWS
 
 
 async def _ignore_token(_token: str) -> None:
@@ -92,12 +98,12 @@ class AsyncBpmClient(BaseClient):
         return await self._drive(self._call_once(operation))
 
     async def run(self, flow: Flow[T]) -> T:
-        """Run a flow to its result.
+        """Run a flow to its result. It takes long lists in a thread, where it searches them while the event loop continues.
 
         :raises AstroZeroError: an error that the flow does not handle.
         """
         try:
-            return await drive_async(flow, self._result_of)
+            return await drive_async(flow, self._result_of, is_heavy=_is_long_list)
         except AstroZeroError as error:
             error.connection = error.connection or self.settings.connection
             raise

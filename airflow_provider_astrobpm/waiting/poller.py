@@ -44,6 +44,7 @@ MIN_STALL_SECONDS = 1.0  # by which a heartbeat must be late to count as a stall
 STALL_MEMORY_SECONDS = 60.0  # after which a longer stall is forgotten in favor of a shorter one
 MAX_WAKEUPS_AT_ONCE = 50  # subscribers woken before other tasks of the event loop may run
 MAX_JUDGED_AT_ONCE = 5000  # instances judged before other tasks of the event loop may run
+MAX_ROWS_SORTED_INLINE = 1000  # longer lists are sorted for a wait in a thread
 
 
 class Subscription:
@@ -278,6 +279,10 @@ class Poller:
         for each in asked:
             if each not in self._subscriptions or each.wait.ending is not None:
                 continue
+            if search_result is not None and each.wait.rows_to_sort(search_result) > MAX_ROWS_SORTED_INLINE:
+                await asyncio.to_thread(each.wait.sort_rows, search_result)
+                if each not in self._subscriptions or each.wait.ending is not None:
+                    continue
             judged += each.wait.size
             if search_result is not None:
                 each.wait.record_poll(search_result, now, each.connection)

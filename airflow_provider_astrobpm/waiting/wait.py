@@ -121,6 +121,13 @@ class BaseWait(ABC, Generic[T]):
     def add_to_query(self, sought: SearchRequest) -> None:
         """Add what the wait needs to a query."""
 
+    def rows_to_sort(self, search_result: SearchResult) -> int:
+        """Return how many rows ``sort_rows`` would read; 0 if this wait needs no lists."""
+        return 0
+
+    def sort_rows(self, search_result: SearchResult) -> None:
+        """Do the part of ``record_poll`` that reads whole lists. It may run in another thread before that, and changes nothing else."""
+
     def seconds_left(self, now: Moment) -> float | None:
         """Return the seconds until a time limit of the wait, when it must be polled at the latest; ``None`` without limit."""
         if self.ending is not None:

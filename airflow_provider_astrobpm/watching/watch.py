@@ -35,6 +35,18 @@ class WatchEntry(NamedTuple):
     instance: BpmInstance
 
 
+class _Sightings(NamedTuple):
+    """What the lists of one poll show on the watch targets."""
+
+    of: SearchResult
+    digests: dict[str, str]
+    """The digest of each instance of the process, by its id."""
+    there: dict[str, BpmInstance]
+    """What is on a target, by entry key: state by state, oldest instance first."""
+    doubtful: frozenset[str | None]
+    """The digests of instances about which the poll decides nothing, and ``None`` for one of unknown id."""
+
+
 class Watch(BaseWait[None]):
     """State of a watch: what was reported, and which entries are still to report.
 
@@ -58,6 +70,7 @@ class Watch(BaseWait[None]):
         self._absent_since: dict[str, float] = {}
         self._capped: set[str] = set()
         self._has_polled = False
+        self._sightings: _Sightings | None = None
         self.entry_keys: set[str] = set(entry_keys or ())
         """What was there at the start, or was reported."""
         self.entries: list[WatchEntry] = []
@@ -90,30 +103,44 @@ class Watch(BaseWait[None]):
         self.entries = [entry for entry in self.entries if entry.key not in entry_keys]
         self.is_saved = self.is_saved and not entry_keys
 
-    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
-        there: set[str] = set()
+    def rows_to_sort(self, search_result: SearchResult) -> int:
+        """Return how many rows the lists of the targets have."""
+        return sum(len(search_result.lists.get(state, ())) for state in self._places.lists)
+
+    def sort_rows(self, search_result: SearchResult) -> None:
+        """Sort the rows of the lists by watch target, ahead of ``record_poll``."""
+        self._sightings = self._sorted(search_result)
+
+    def _sorted(self, search_result: SearchResult) -> _Sightings:
+        digests: dict[str, str] = {}
+        there: dict[str, BpmInstance] = {}
         doubtful: set[str | None] = {instance_digest(one) for one in search_result.contradictions}
-        entries: dict[str, WatchEntry] = {}
-        failed = [state for state in self._places.lists if state not in search_result.lists]
-        failure = search_result.failure_of(failed[0]) if failed else None
-        if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
-            return failure  # At the start, instances in a failed list would seem new once it can be read.
-        before, self._digests = self._digests, {}
         for state in self._places.lists:
             rows = search_result.lists.get(state, ())
-            self._note_if_capped(state, row_count(rows))
             unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
             doubtful |= {None if row.id is None else instance_digest(row.id) for row in unreadable}
             for row in reversed(rows):  # lists show the newest instance first
                 if row.name != self._places.bpm_name:
                     continue
-                digest = self._digests[row.id] = before.get(row.id) or instance_digest(row.id)
+                digest = digests[row.id] = self._digests.get(row.id) or instance_digest(row.id)
                 if row.id in search_result.contradictions:
                     continue
                 for key in self._places.entry_keys_of(row, digest):
-                    there.add(key)
-                    if key not in self.entry_keys:
-                        entries[key] = WatchEntry(key, row)
+                    there[key] = row
+        return _Sightings(search_result, digests, there, frozenset(doubtful))
+
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
+        failed = [state for state in self._places.lists if state not in search_result.lists]
+        failure = search_result.failure_of(failed[0]) if failed else None
+        if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
+            return failure  # At the start, instances in a failed list would seem new once it can be read.
+        sightings, self._sightings = self._sightings, None
+        if sightings is None or sightings.of is not search_result:
+            sightings = self._sorted(search_result)
+        _, self._digests, there, doubtful = sightings
+        for state in self._places.lists:
+            self._note_if_capped(state, row_count(search_result.lists.get(state, ())))
+        entries = {key: WatchEntry(key, row) for key, row in there.items() if key not in self.entry_keys}
         if not self._has_begun:
             entries = self._begin(entries)
         self._forget(there, failed, doubtful, now)
@@ -133,14 +160,15 @@ class Watch(BaseWait[None]):
         return {}
 
     def _forget(
-        self, there: set[str], failed: Collection[str], doubtful: set[str | None], now: float
+        self, there: Collection[str], failed: Collection[str], doubtful: frozenset[str | None], now: float
     ) -> None:
         """Forget instances that have left their target. Instances that a failed list may show count as neither there nor gone.
 
         ``doubtful`` has the digests of instances about which this poll decides nothing, and ``None`` for one of unknown id.
         """
-        hidden = {key for key in self.entry_keys - there if self._places.may_be_hidden(key, failed)}
-        absent = self.entry_keys - there - hidden
+        unseen = self.entry_keys.difference(there)
+        hidden = {key for key in unseen if self._places.may_be_hidden(key, failed)}
+        absent = unseen - hidden
         since = {key: self._absent_since.get(key, now) for key in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
         left = {

@@ -24,26 +24,18 @@ from airflow_provider_astrobpm.emulator import EmulatorControl
 from airflow_provider_astrobpm.triggers.bpm import AstroZeroBpmInstanceTrigger
 from airflow_provider_astrobpm.waiting import event_payload
 from airflow_provider_astrobpm.waiting.wait import InstanceWait
+from benchmarks.faults.fates import FATES, PROCESS, meet_fate
 
 if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.moment import Moment
     from airflow_provider_astrobpm.client.search_result import SearchResult
 
-PROCESS = "PublishApproval"
 KEY_EVERY = 50  # of so many waits one is for a business key
 MAX_INTERVALS = 3  # without a successful poll, in addition to the pauses of one call
 RESEND_SECONDS = 15.0  # the longest pauses of a call that succeeds with its fifth attempt: 1, 2, 4 and 8 s
 TIMEOUT_SECONDS = (
     150.0  # after the end of its instance, a wait counts as lost; a vanished instance takes at least 60 s
 )
-
-# What happens to an instance, how its wait must end, and how frequent that is.
-FATES = {
-    "approve": ("done: Completed OK, Approved", 60),
-    "reject": ("failed: Completed OK, Rejected", 25),
-    "break": ("failed: Broken, Submitted", 10),
-    "vanish": ("not found", 5),
-}
 
 
 @dataclass(kw_only=True)
@@ -75,12 +67,7 @@ class Case:
 
     def meet_fate(self, control: EmulatorControl) -> None:
         """Let happen to the instance what is to happen."""
-        if self.fate == "break":
-            control.break_instance(self.instance_id)
-        elif self.fate == "vanish":
-            control.vanish(self.instance_id)
-        else:
-            control.act(self.instance_id, self.fate)
+        meet_fate(control, self.instance_id, self.fate)
 
     async def wait(self, poll_interval: float) -> None:
         """Wait as a deferred task does."""

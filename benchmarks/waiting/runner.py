@@ -208,9 +208,9 @@ class Runner(TriggerRunner):
     async def _steady(self, start: float, start_block: float, block: float) -> Cost:
         seen = await self._requests()
         self._poll_seconds.clear()
-        begin, cpu = time.monotonic(), _cpu()
+        begin, cpu = time.monotonic(), cpu_seconds()
         await asyncio.sleep(self._work.seconds)
-        seconds, cpu = time.monotonic() - begin, _cpu() - cpu
+        seconds, cpu = time.monotonic() - begin, cpu_seconds() - cpu
         memory = psutil.Process().memory_info().rss
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         requests = await self._requests() - seen
@@ -262,7 +262,8 @@ def _kept_waiting() -> float:
         return 0.0
 
 
-def _cpu() -> float:
+def cpu_seconds() -> float:
+    """Return the user and system CPU time of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

@@ -207,6 +207,51 @@ class TestData:
         assert TOKEN.encode() not in masked
 
 
+PIECES = [
+    "\\\\",
+    "u20",
+    "0b",
+    "u0041",
+    "x4",
+    "1",
+    '"',
+    "&",
+    "#",
+    "39",
+    ";",
+    "%",
+    "25",
+    "41",
+    "é",
+    "\u200b",
+    "n ",
+    "a",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join), st.integers(1, 9))
+@pytest.mark.parametrize(
+    "change", [_disguises._without_escapes, _disguises._without_entities, _disguises.unquote_to_bytes]
+)
+def test_a_long_text_is_changed_by_parts_as_it_would_be_at_once(
+    change: Callable[[bytes], bytes], text: str, size: int
+) -> None:
+    raw = text.encode()
+    assert _disguises._by_parts(raw, change, size) == change(raw)
+
+
+def test_no_part_is_longer_than_the_limit_and_the_text_to_the_next_quotation_mark() -> None:
+    lengths: list[int] = []
+
+    def change(part: bytes) -> bytes:
+        lengths.append(len(part))
+        return part
+
+    raw = b'"abc",' * 100
+    assert _disguises._by_parts(raw, change, 10) == raw
+    assert max(lengths) <= 10
+
+
 class TestLibraryFilter:
     @pytest.fixture
     def log(self) -> Iterator[tuple[logging.Logger, list[logging.LogRecord]]]:
