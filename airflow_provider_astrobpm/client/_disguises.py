@@ -26,7 +26,7 @@ MIN_PART_CHARS = 12  # characters that a part must have to be masked
 GRAM_CHARS, STRIDE_CHARS = 8, 4  # length and distance of the pieces by which parts are found
 MAX_NESTED_ENCODINGS = 3  # how many encodings, one inside the other, are undone
 
-_BREAK = r"[\x00-\x20]|<\s*w?br\s*/?\s*>|[^\x00-\x7e]"  # a line break, or a character that may be one
+_BREAK = r"[\x00-\x20]|<\s*w?br\s*(?:/\s*)?>|[^\x00-\x7e]"  # a line break, or a character that may be one
 _BREAKS = re.compile(_BREAK, re.IGNORECASE)
 _SOFT_BREAKS = re.compile(rf"=[ \t]*\r?\n|{_BREAK}", re.IGNORECASE)
 _PERCENT = re.compile(rb"%([0-9a-fA-F]{2})")
