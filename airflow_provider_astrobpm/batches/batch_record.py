@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from airflow_provider_astrobpm.client.key_form import KeyForms
 from airflow_provider_astrobpm.client.key_search import KeyMatches
-from airflow_provider_astrobpm.starting.try_record import TryRecord
+from airflow_provider_astrobpm.starting.try_record import Seconds, TryRecord
 from airflow_provider_astrobpm.starting.try_request import TryRequest
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ MAX_LAUNCHES_WITH_CUSTOM_KEYS = 10_000  # launches in a batch in which some have
 class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     """What a try of a batch writes down for later tries."""
 
-    posted_at: float | None = msgspec.field(default=None, name="begun_at")
-    answered_at: float | None = None
+    posted_at: Seconds | None = msgspec.field(default=None, name="begun_at")
+    answered_at: Seconds | None = None
     """When the last start had been answered, in seconds since the epoch; ``None`` if a process may have died before that."""
     unproven: bool = False
     """Whether starts with custom keys were refused or throttled: the server may have carried them out anyway."""
@@ -40,7 +40,9 @@ class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     """A signature of the custom keys and their places. It changes if a key or a place changes."""
     own: str | None = None
     """The signatures of the instances with custom keys, one of fixed length for each launch."""
-    met: str | None = None
+    met: (
+        Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]+\Z", max_length=MAX_SATISFIED_LAUNCHES // 4)] | None
+    ) = None
     """The launches that have met a condition that may cease to hold: one bit each, in hexadecimal digits."""
     unfinished: bool = False
     """Whether clearing the task resumes the batch: starts are pending, or the last try has failed."""

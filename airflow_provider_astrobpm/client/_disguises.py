@@ -27,7 +27,7 @@ GRAM_CHARS, STRIDE_CHARS = 8, 4  # length and distance of the pieces by which pa
 MAX_PART_BYTES = 1024 * 1024  # of a long text that one call changes
 MAX_NESTED_ENCODINGS = 3  # how many encodings, one inside the other, are undone
 
-_BREAK = r"[\x00-\x20]|<\s*w?br\s*/?\s*>|[^\x00-\x7e]"  # a line break, or a character that may be one
+_BREAK = r"[\x00-\x20]|<\s*w?br\s*(?:/\s*)?>|[^\x00-\x7e]"  # a line break, or a character that may be one
 _BREAKS = re.compile(_BREAK, re.IGNORECASE)
 _SOFT_BREAKS = re.compile(rf"=[ \t]*\r?\n|{_BREAK}", re.IGNORECASE)
 _PERCENT = re.compile(rb"%([0-9a-fA-F]{2})")

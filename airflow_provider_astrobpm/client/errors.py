@@ -465,6 +465,9 @@ class UnknownEventError(AstroZeroError):
     advice = "Triggerer and worker may run different versions of this provider. Install the same version, then clear the task."
 
     def __init__(self, event: object, reason: str) -> None:
-        arrived = repr(event)
+        try:
+            arrived = repr(event)
+        except (RecursionError, ValueError):  # nested too deeply, or a number with too many digits
+            arrived = f"a {type(event).__name__} that cannot be shown"
         shown = arrived if len(arrived) <= MAX_EVENT_CHARS else f"{arrived[:MAX_EVENT_CHARS]}…"
         super().__init__(f"The task does not understand its trigger's event ({reason}): {shown}")

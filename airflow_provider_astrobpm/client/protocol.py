@@ -387,7 +387,14 @@ def _decoded(body: bytes, shape: type[T]) -> T | None:
 
 def _message_text(message: Any) -> str | None:
     """Return a message as text. It decides nothing, so any type is accepted."""
-    return message if message is None or isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+    try:
+        return (
+            message
+            if message is None or isinstance(message, str)
+            else json.dumps(message, ensure_ascii=False)
+        )
+    except RecursionError:
+        return None
 
 
 def _origin(headers: Mapping[str, str]) -> str:

@@ -21,7 +21,8 @@ MIN_SIMILARITY = 0.7  # of a misspelt word and the word that is suggested for it
 QUOTED = "write a text, and add quotes inside a template, as in \"'{{ params.version }}'\""
 """Advice for a template that native rendering turned into something other than a text."""
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_COUNT_OR_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _TRUTHS = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1", "enabled"), True),
@@ -147,14 +148,17 @@ def seconds(value: object, argument: str, *, least: float = 0, in_code: bool = T
 
 def _seconds_instead(value: object, *, in_code: bool) -> str:
     """Return the hint for a text such as ``1h``, as the end of an error message."""
-    if not isinstance(value, str) or not (found := _DURATION.fullmatch(value)):
+    if not isinstance(value, str) or not (found := _DURATION.fullmatch(value.strip())):
         return ""
     number, unit = found[1], found[2].lower()
     if not unit:
         return f"; write {number}"
     if unit == "ms" or (name := _UNITS.get(unit[0])) is None:
         return ""
-    total = timedelta(**{name: float(number)}).total_seconds()
+    try:
+        total = timedelta(**{name: float(number)}).total_seconds()
+    except OverflowError:
+        return ""
     return f"; write timedelta({name}={number})" if in_code else f"; write {total:g}"
 
 
@@ -185,7 +189,7 @@ def count(value: object, argument: str, *, least: int) -> int:
 
 def _number_instead(value: object) -> str:
     """Return the hint for a number given as text, as the end of an error message."""
-    if not isinstance(value, str) or not (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", value)):
+    if not isinstance(value, str) or not (found := _COUNT_OR_PERCENT.fullmatch(value.strip())):
         return ""
     return f"; write {float(found[1]) / 100:g}" if found[2] else f"; write {found[1]}"
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     RouteHandler = Callable[["Emulator", "ApiCall"], ApiResponse]
 
+MAX_DIGITS = 18  # of a number in a query
 _INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
 _DEFINITIONS = "/u-route/baas/bp/v2.0/metadata/definitions"
 _CSRF = "/u-route/baas/sys/v1.0/csrf/get"
@@ -237,7 +238,7 @@ def _whole_number(params: dict[str, str], name: str, at_least: int) -> int | Non
     text = params.get(name, "")
     if not text:
         return None
-    if not text.isdecimal() or int(text) < at_least:
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) < at_least:
         raise Refusal(
             ResultCode.BAD_REQUEST, f"The parameter {name} must be an integer of at least {at_least}"
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 MAX_NESTING = 32  # levels of lists and mappings; each open level makes reading slower
+MAX_INTEGER_BITS = 1000  # a longer integer has no ``float``, and Python refuses to print a much longer one
 MAX_VALUES = 100_000  # in a document; an alias counts as every value in it
 
 
@@ -47,3 +50,13 @@ class BoundedLoader(yaml.SafeLoader):
                 f"there are more than {MAX_VALUES:,} values, including those that aliases repeat"
             )
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+        """Read an integer."""
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > MAX_INTEGER_BITS:
+            raise YamlLimitError(f"an integer has more than {MAX_INTEGER_BITS:,} bits")
+        return value
+
+
+BoundedLoader.add_constructor("tag:yaml.org,2002:int", BoundedLoader.construct_yaml_int)

@@ -16,6 +16,8 @@ import yaml
 from airflow_provider_astrobpm.client.states import COMPLETED, STATES, is_terminal
 from airflow_provider_astrobpm.emulator.bounded_yaml import BoundedLoader, YamlLimitError
 
+CONSTRUCTOR_ERRORS = (AttributeError, LookupError, OverflowError, TypeError)
+"""What PyYAML raises for a scalar that is not what its tag says, such as ``!!int ''``."""
 DEFAULT_SCRIPT = Path(__file__).with_name("default_processes.yaml")
 
 
@@ -116,6 +118,8 @@ def parse_script(text: str, source: str) -> list[Process]:
         raise ScriptError(f"{source}: {error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ScriptError(f"{source}: not YAML: {error}") from None
+    except CONSTRUCTOR_ERRORS:
+        raise ScriptError(f"{source}: a value is not what its tag says") from None
     top = _Section(document, source)
     processes = [
         _process(item, f"{source}: process {number}") for number, item in enumerate(top.list("processes"), 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -148,7 +149,7 @@ class Switches:
         )
     )
 
-    def changed(self, **positions: object) -> Switches:
+    def changed(self, /, **positions: object) -> Switches:
         """Return a copy with some switches in other positions.
 
         :raises SwitchError: for an unknown switch or position.
@@ -205,7 +206,8 @@ def _number(name: str) -> type[int | float] | None:
 def _checked(name: str, value: object) -> object:
     words, number, limits = _words(name), _number(name), _FIELDS[name].metadata
     if number is float and type(value) is int:
-        value = float(value)
+        with suppress(OverflowError):
+            value = float(value)
     is_word = any(value == each and type(value) is type(each) for each in words.values())
     if is_word or (type(value) is number and limits["at_least"] <= value <= limits["at_most"]):
         return value

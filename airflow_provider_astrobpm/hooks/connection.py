@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BOOLEAN_WORDS = {True: "true", False: "false"}
 """How the two booleans are written in an extra."""
 MAX_URL_COLONS = 2  # colons in a URL with a scheme and a port
+_USER = re.compile(r"//.*@", re.DOTALL)
 _OFFSET = re.compile(r"(?:UTC|GMT)?(?P<sign>[+-])(?P<hours>0?\d|1[0-4])(?::?(?P<minutes>[0-5]\d))?", re.ASCII)
 """A time zone given as an offset of at most 14 hours from UTC."""
 
@@ -67,6 +68,8 @@ def settings_from(connection: AirflowConnection) -> Settings:
         )
     except ValueError as error:
         raise SettingsError(str(error), connection.conn_id) from None
+    except RecursionError:
+        raise SettingsError("extra is nested too deeply", connection.conn_id) from None
 
 
 def _credentials(connection: AirflowConnection, access_token: str | None) -> ClientCredentials | StaticToken:
@@ -108,7 +111,7 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
     if given_scheme and given_scheme != parts.scheme:
         raise ValueError(f"host has scheme {parts.scheme!r}, but schema is {given_scheme!r}")
     if not parts.hostname or any(character.isspace() for character in host):
-        raise ValueError(f"host {host!r} is not a domain")
+        raise ValueError(f"host {_without_user(host)!r} is not a domain")
     if connection.port is not None and parts.port and connection.port != parts.port:
         raise ValueError(f"host has port {parts.port}, but port is {connection.port}")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
@@ -136,6 +139,11 @@ def _split(url: str, argument: str) -> SplitResult:
         )
         raise ValueError(f"{argument} is not a valid URL, or its port is invalid{hint}") from None
     return parts
+
+
+def _without_user(url: str) -> str:
+    """Return a URL without user and password, for a message."""
+    return _USER.sub("//***@", url)
 
 
 def _is_ipv6(host: str) -> bool:
@@ -240,7 +248,7 @@ def _url_template(value: object, argument: str) -> str:
     if not template.startswith(("https://", "http://")) or not plain.issuperset(fields):
         raise ValueError(
             f"{argument} must be an https:// address with no placeholders but {{host}} and {{instance_id}}, "
-            f"not {value!r}"
+            f"not {_without_user(template)!r}"
         )
     parts = _split(template, argument)
     if not parts.hostname or parts.username is not None or not template.isprintable() or " " in template:
@@ -250,7 +258,7 @@ def _url_template(value: object, argument: str) -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError(
             f"{argument} must be an https:// address, or an http:// one of this machine, such as "
-            f"http://127.0.0.1:8765, not {value!r}"
+            f"http://127.0.0.1:8765, not {_without_user(template)!r}"
         )
     return template
 

@@ -42,6 +42,7 @@ MAX_TITLE_LENGTH = 128
 _HASH = 16  # characters of five bits each, so a collision of two tasks is out of the question
 _SUFFIX = 8  # characters reserved for the generation and the launch
 _BATCH_SUFFIX = 20  # the same for a launch of a batch
+_NUMBER = r"\d{1,9}"  # a generation, a launch or a start; Python refuses to read a number of any length
 
 
 class BatchKey(NamedTuple):
@@ -171,7 +172,7 @@ class TaskIdentity:
 
         The key is recognised even with a different case, with padding, or behind a prefix.
         """
-        numbers = self._numbers_in(key, self.prefix, r"(-?\d+)(?:\.(\d+))?")
+        numbers = self._numbers_in(key, self.prefix, rf"(-?{_NUMBER})(?:\.({_NUMBER}))?")
         return (int(numbers[1]), int(numbers[2] or 1)) if numbers else None
 
     def resembles(self, key: str | None) -> bool:
@@ -185,7 +186,9 @@ class TaskIdentity:
 
     def read_batch(self, key: str | None) -> BatchKey | None:
         """Return the parts of a business key, or ``None`` if it is not of a launch in this task's batch, as ``read`` does."""
-        parts = self._numbers_in(key, self.batch_prefix, r"(-?\d+)-(\d+)-([a-z2-7]{4})(?:\.(\d+))?")
+        parts = self._numbers_in(
+            key, self.batch_prefix, rf"(-?{_NUMBER})-({_NUMBER})-([a-z2-7]{{4}})(?:\.({_NUMBER}))?"
+        )
         return BatchKey(int(parts[1]), int(parts[2]), parts[3].lower(), int(parts[4] or 1)) if parts else None
 
     def resembles_batch(self, key: str | None) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from airflow_provider_astrobpm.client.key_form import KeyForm
+
+LATEST_SECONDS = 253_402_300_799  # since the epoch: the end of the year 9999, where dates end
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LATEST_SECONDS)]
+"""Seconds since the epoch."""
 
 
 class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -22,19 +26,19 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The newest generation in which a try wrote this record before any try of that generation sent a start."""
     older_unknown: bool = False
     """Whether earlier tries may have started something without recording it. The first start or adoption settles it."""
-    since: float | None = None
+    since: Seconds | None = None
     """The earliest time at which the task's first try can have begun, in seconds since the epoch; ``None`` if unknown."""
     told: bool = False
     """Whether a person was asked to search for instances before clearing the task."""
     key_example: tuple[str, str] | None = None
     """A business key as sent, and as the answer to that start showed it, if the two differ."""
-    posted_at: float | None = None
+    posted_at: Seconds | None = None
     """When this generation's first start was about to be sent, in seconds since the epoch; ``None`` if certainly none was."""
     instance_id: str | None = None
     """The instance that was started or adopted, once it is known; ``None`` for a batch."""
     strangers: tuple[str, ...] | None = None
     """The ids of instances that had custom keys before the start; ``None`` if unknown."""
-    deadline: float | None = None
+    deadline: Seconds | None = None
     """When the wait fails, in seconds since the epoch."""
 
     @property

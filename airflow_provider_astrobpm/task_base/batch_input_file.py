@@ -129,15 +129,17 @@ def _rows(lines: Iterator[str], shown: str) -> Iterator[tuple[InputPosition, lis
 def _check_header(header: list[str]) -> None:
     if not header:
         raise ValueError("it is empty, and its first line must name the columns")
+    known: set[str] = set()
     for number, name in enumerate(header, 1):
         if not name.strip():
             raise ValueError(f"column {number} has no name")
-        if name in header[: number - 1]:
+        if name in known:
             raise ValueError(f"column {number} has the same name as another one, {reprlib.repr(name)}")
         if name != name.strip() or ";" in name or "\t" in name:
             raise ValueError(
                 f"column {number} is called {reprlib.repr(name)}; names are separated only by a comma"
             )
+        known.add(name)
 
 
 def _launch(header: list[str], row: list[str]) -> dict[str, Any]:

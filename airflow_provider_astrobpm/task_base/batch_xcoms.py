@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef
 from airflow_provider_astrobpm._airflow.xcom_keys import (
     BATCH_KEY,
@@ -96,14 +98,16 @@ def published(context: Context) -> PublishedBatch:
 
     :raises AstroZeroError: if the XComs are gone.
     """
-    ids, refusals, met, key, names = (
-        _pulled(context, name)
-        for name in (INSTANCE_IDS, REFUSED_LAUNCHES, SATISFIED_LAUNCHES, BATCH_KEY, BPM_NAMES)
-    )
-    if not isinstance(ids, list) or not isinstance(refusals, dict) or not isinstance(key, str):
+    try:
+        ids = _read(context, INSTANCE_IDS, list[str | None])
+        refusals = _read(context, REFUSED_LAUNCHES, dict[str, list[int]])
+        key = _read(context, BATCH_KEY, str)
+        met = _read(context, SATISFIED_LAUNCHES, list[int] | None)
+        names = _read(context, BPM_NAMES, list[str] | None)
+    except (msgspec.ValidationError, ValueError):
         raise AstroZeroError(
             f"XComs {INSTANCE_IDS!r}, {REFUSED_LAUNCHES!r} and {BATCH_KEY!r} do not say what this try has started"
-        )
+        ) from None
     reasons = {number: reason for reason, numbers in refusals.items() for number in numbers}
     awaited = pending_ids(ids, met)
     return PublishedBatch(
@@ -113,13 +117,17 @@ def published(context: Context) -> PublishedBatch:
 
 def _said(context: Context, count: int) -> list[AuthorFields]:
     """Return what was published about the launches; empty if an older version of this provider published it."""
-    launch_ids = _pulled(context, LAUNCH_IDS)
-    if not isinstance(launch_ids, list) or len(launch_ids) != count:
+    try:
+        columns = (
+            _read(context, LAUNCH_IDS, list[str | int]),
+            _read(context, LAUNCH_TITLES, list[str | None] | None) or [None] * count,
+            _read(context, LAUNCH_VARIABLES, list[dict[str, Any] | None] | None) or [None] * count,
+        )
+    except (msgspec.ValidationError, ValueError):
         return []
-    titles, variables = (
-        _pulled(context, name) or [None] * count for name in (LAUNCH_TITLES, LAUNCH_VARIABLES)
-    )
-    return [AuthorFields(*each) for each in zip(launch_ids, titles, variables, strict=True)]
+    if any(len(column) != count for column in columns):
+        return []
+    return [AuthorFields(*each) for each in zip(*columns, strict=True)]
 
 
 def publish_result(context: Context, result: dict[str, Any]) -> None:
@@ -130,6 +138,10 @@ def publish_result(context: Context, result: dict[str, Any]) -> None:
 def publish_wait_over(context: Context) -> None:
     """Publish that the wait is over. If Airflow then cancels the trigger of this try, it recognizes that this is no kill."""
     context["ti"].xcom_push(key=WAIT_FINISHED, value=_pulled(context, BATCH_KEY))
+
+
+def _read(context: Context, name: str, kind: Any) -> Any:
+    return msgspec.convert(_pulled(context, name), kind)
 
 
 def _pulled(context: Context, name: str) -> Any:

@@ -10,6 +10,7 @@ import msgspec
 
 from airflow_provider_astrobpm._airflow.version_compat import store_for_good, task_state_store
 from airflow_provider_astrobpm.batches.batch_record import BatchRecord
+from airflow_provider_astrobpm.client import texts
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.starting.business_keys import TaskIdentity, region_of
 from airflow_provider_astrobpm.starting.decision import StartRecord
@@ -109,8 +110,8 @@ class TaskStateRecord(Generic[R]):
         """
         written = self._store.get(self._key) if self else None
         try:
-            return None if written is None else msgspec.convert(written, self._kind)
-        except msgspec.ValidationError as error:
+            return None if written is None else msgspec.convert(texts.storable(written), self._kind)
+        except (msgspec.ValidationError, ValueError, RecursionError) as error:
             raise AstroZeroError(
                 f"The record of an earlier try ({self._key!r} in the task state store) cannot be read: {error}"
             ) from None

@@ -49,9 +49,7 @@ class WatchState:
                 self._stored[key] = await self._store.aget(key)
         keys = state_codec.shard_keys(self._name, self._stored.get(self._name))
         # Do not take a lost value for an empty one: all entries of its shard would be reported again.
-        if keys is None or not all(isinstance(self._stored.get(key), str) for key in keys):
-            return None
-        return state_codec.decode_shards(self._stored[key] for key in keys)
+        return None if keys is None else state_codec.decode_shards(self._stored.get(key) for key in keys)
 
     async def write(self, entry_keys: AbstractSet[str]) -> None:
         """Write the entry keys, changing as few values as possible."""

@@ -158,7 +158,7 @@ def is_for_other_task_instance(event: object, waiter: str | None) -> bool:
     :param waiter: the id of the task instance that received the event.
     """
     addressee = event.get("waiter") if isinstance(event, dict) else None
-    return None not in {addressee, waiter} and addressee != waiter
+    return isinstance(addressee, str) and waiter is not None and addressee != waiter
 
 
 def load(event: object) -> BpmInstance | AstroZeroError:
@@ -196,8 +196,8 @@ def load_batch(event: object, ids: Sequence[str]) -> tuple[BatchWaitResult | Non
 
 def _known(event: object, kinds: Any) -> Any:
     try:
-        return msgspec.convert(event, type=kinds)
-    except msgspec.ValidationError as error:
+        return msgspec.convert(texts.storable(event), type=kinds)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise UnknownEventError(event, str(error)) from None
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.watching.targets import ENTRY_KEY_LENGTH
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.watching.targets import WatchTargets
 
 MAX_MEAN_SHARD_SIZE = 4000  # entry keys: 40 KB
+MAX_SHARDS = 4096  # 16 million entry keys
 STATE_VERSION = 1
+_SHARD = re.compile(r"(?:[0-9a-f]{2}[A-Za-z0-9_-]{8})*")
 
 
 def state_name(connection: str, places: WatchTargets) -> str:
@@ -38,16 +41,23 @@ def shard_keys(name: str, head: object) -> list[str] | None:
     :param name: the name of the watch, which is also the key of the head.
     """
     match head:
-        case {"version": version, "shards": int(count)} if version == STATE_VERSION:
+        case {"version": version, "shards": int(count)} if (
+            version == STATE_VERSION and 0 < count <= MAX_SHARDS
+        ):
             return _keys(name, count)
     return None
 
 
-def decode_shards(shards: Iterable[object]) -> set[str]:
-    """Return the entry keys in some shards."""
-    texts = [shard for shard in shards if isinstance(shard, str)]
+def decode_shards(shards: Iterable[object]) -> set[str] | None:
+    """Return the entry keys in some shards, or ``None`` if one of them is lost or damaged."""
+    texts = [shard if isinstance(shard, str) and _SHARD.fullmatch(shard) else None for shard in shards]
+    if None in texts:
+        return None
     return {
-        text[at : at + ENTRY_KEY_LENGTH] for text in texts for at in range(0, len(text), ENTRY_KEY_LENGTH)
+        text[at : at + ENTRY_KEY_LENGTH]
+        for text in texts
+        if text
+        for at in range(0, len(text), ENTRY_KEY_LENGTH)
     }
 
 

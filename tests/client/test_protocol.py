@@ -588,3 +588,11 @@ def test_any_result_gives_a_result_or_a_call_error(code: Any, result: Any) -> No
     assert str(code) == "0"
     assert isinstance(result, dict)
     assert instance.id == str(result["id"])
+
+
+@pytest.mark.parametrize("depth", range(700, 1000, 5))
+def test_a_message_of_any_depth_is_the_servers_refusal(depth: int) -> None:
+    body = b'{"resCode": "1", "resMsg": %b%b}' % (b"[" * depth, b"]" * depth)
+    with pytest.raises(CallError) as caught:
+        run(operations.query("Running"), "token", Response(400, {}, body))
+    assert type(caught.value) is RefusedError

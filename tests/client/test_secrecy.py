@@ -297,3 +297,10 @@ class TestLibraryFilter:
         secrecy.LibraryFilter(lambda: SECRETS).attach("library_of_a_test")
         logger.warning("%d", "no number")
         assert records[0].getMessage() == "a log message that cannot be formatted (TypeError)"
+
+
+def test_a_broken_tag_with_many_blanks_takes_no_time() -> None:
+    text = f"{TOKEN}<br{' ' * 60_000}"
+    begun = time.process_time()
+    assert TOKEN not in secrecy.masked(text, SECRETS)
+    assert time.process_time() - begun < 1

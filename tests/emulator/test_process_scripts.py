@@ -193,3 +193,17 @@ def test_an_error_contains_the_file_name(tmp_path: Path) -> None:
         ScriptError, match=r"mine\.yaml: process 'A' version 1.0.0: step 1: unknown state 'Lost'"
     ):
         load_script(script)
+
+
+@pytest.mark.parametrize(
+    "text", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp soon", "{? !!int '' : 1}"]
+)
+def test_a_value_that_is_not_what_its_tag_says_is_refused(text: str) -> None:
+    with pytest.raises(ScriptError, match="here: a value is not what its tag says"):
+        parse_script(text, "here")
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1" + ":00" * 3000, "-1" + ":00" * 3000])
+def test_a_number_that_python_cannot_use_is_refused(number: str) -> None:
+    with pytest.raises(ScriptError, match="here: an integer has more than 1,000 bits"):
+        parse_script(f"processes: [{{name: A, steps: [{{state: Running, for: {number}}}]}}]", "here")

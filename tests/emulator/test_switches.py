@@ -76,3 +76,9 @@ def test_every_switch_is_described() -> None:
         assert f"{name} = " in text
     assert "row_cap = none | an integer of at least 1 (default: none)" in text
     assert "csrf_required = true | false (default: false)" in text
+
+
+@pytest.mark.parametrize(("name", "position"), [("self", 1), ("start_lag", 10**400), ("row_cap", -(10**400))])
+def test_odd_names_and_numbers_are_refused(name: str, position: int) -> None:
+    with pytest.raises(SwitchError, match=name):
+        Switches().changed(**{name: position})

@@ -188,3 +188,12 @@ class TestTitle:
         assert f"(run {task.run_id[:50]}" in title
         if number is not None:
             assert f" #{number} (run " in title
+
+
+@pytest.mark.parametrize("digits", [10, 5000])
+def test_a_number_that_is_too_long_is_not_read_and_leaves_a_doubt(digits: int) -> None:
+    key, batch_key = f"{TASK.prefix}{'1' * digits}", f"{TASK.batch_prefix}1-{'1' * digits}-abcd"
+    assert TASK.read(key) is None
+    assert TASK.resembles(key)
+    assert TASK.read_batch(batch_key) is None
+    assert TASK.resembles_batch(batch_key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import pytest
 
@@ -44,3 +46,16 @@ def test_a_lost_value_makes_the_state_unknown(lost: str) -> None:
     write(store, entry_keys(watch_state.MAX_KEYS_SORTED_INLINE + 1))
     del store.values[lost]
     assert asyncio.run(WatchState(NAME, store).read()) is None
+
+
+@pytest.mark.parametrize(
+    "damaged", ["00abc", "zzabcdefgh", "00abcdefg\xe9", "00abcdefgh\n", 7, ["00abcdefgh"]]
+)
+def test_a_damaged_value_makes_the_state_unknown(damaged: Any) -> None:
+    store = AssetStateStore()
+    write(store, entry_keys(3))
+    store.values[f"{NAME}.1.0"] = json.dumps(damaged)
+    kept = WatchState(NAME, store)
+    assert asyncio.run(kept.read()) is None
+    asyncio.run(kept.write(entry_keys(2)))
+    assert asyncio.run(WatchState(NAME, store).read()) == entry_keys(2)

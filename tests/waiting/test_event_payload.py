@@ -97,6 +97,9 @@ def test_does_not_quote_an_unexpected_error() -> None:
         {"status": "failure"},
         {"status": "failure", "error": "SystemExit", "problem": "x"},
         {"instance": {"id": "1", "name": "A", "state": "Completed OK"}},
+        "\ud800",
+        {"status": "success", "\ud800": 1},
+        {"status": "success", "instance": {"id": "1", "name": "A", "state": "\ud800", "version": 1}},
     ],
 )
 def test_any_other_payload_is_an_error_that_quotes_it(arrived: object) -> None:
@@ -210,3 +213,32 @@ def test_an_event_contains_nothing_that_a_database_refuses(make: Make) -> None:
     end, failure = event_payload.load_batch(sent, ["1", "2"])
     assert end == BatchWaitResult(0, {"1": "a NUL \ufffd and a half \ufffd"}, ("2",))
     assert isinstance(failure, errors.RefusedError)
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("arrived", [nested(100_000), {"status": nested(100_000)}, {"status": 10**5000}])
+def test_an_event_that_cannot_even_be_shown_is_an_error(arrived: Any) -> None:
+    with pytest.raises(errors.UnknownEventError, match="a (list|dict) that cannot be shown"):
+        event_payload.load(arrived)
+
+
+@pytest.mark.parametrize("addressee", [["0199-waiter"], {}, 7, True])
+def test_an_event_with_an_odd_addressee_is_judged_by_its_content(addressee: Any) -> None:
+    event = {"status": "success", "waiter": addressee}
+    assert not event_payload.is_for_other_task_instance(event, "0199-waiter")
+    with pytest.raises(errors.UnknownEventError):
+        event_payload.load(event)
+
+
+def test_half_a_surrogate_pair_in_an_event_never_succeeds(make: Make) -> None:
+    event = event_payload.dump(make(state="Completed OK", bp_status="Approved"))
+    event["instance"]["bp_status"] = "Approved\ud800"
+    arrived = event_payload.load(event)
+    assert isinstance(arrived, BpmInstance)
+    assert arrived.bp_status == "Approved\ufffd"

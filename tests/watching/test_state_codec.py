@@ -39,7 +39,20 @@ def test_a_store_without_a_head_is_empty() -> None:
     assert read({}) is None
 
 
-@pytest.mark.parametrize("head", [None, "1", {"version": 2, "shards": 1}, {"version": 1}, {"shards": 1}, []])
+@pytest.mark.parametrize(
+    "head",
+    [
+        None,
+        "1",
+        {"version": 2, "shards": 1},
+        {"version": 1},
+        {"shards": 1},
+        [],
+        {"version": 1, "shards": 0},
+        {"version": 1, "shards": -1},
+        {"version": 1, "shards": 10**15},
+    ],
+)
 def test_a_store_with_a_foreign_head_is_empty(head: Any) -> None:
     assert read({NAME: head}) is None
 
