@@ -13,10 +13,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from decisions import DECISIONS
-from testing_page import setting, table, write
+from testing_page import PACKAGE, ROOT, setting, table, write
 
-PACKAGE = "airflow_provider_astrobpm"
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 PACKAGE_FLOOR = 95.0  # per cent of the branches
 COLUMNS = ("part", "lines", "not run", "branches", "not taken", "branch coverage")
 
@@ -41,22 +44,27 @@ def row_of(part: str, files: dict[str, Any]) -> tuple[str, ...]:
     return (part, *(f"{number:,}" for number in sums), f"{int(10 * share_of(sums)) / 10:.1f} %")
 
 
-def by_part(files: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def decisions_of(pyproject: Path = ROOT / "pyproject.toml") -> list[str]:
+    """Return the paths of the modules that decide."""
+    listed: list[str] = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["mutmut"]["only_mutate"]
+    return listed
+
+
+def by_part(files: dict[str, Any], decisions: list[str]) -> dict[str, dict[str, Any]]:
     """Return the files of the modules that decide, of each room, and of the package."""
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for path, one in sorted(files.items()):
         name = path.removeprefix(f"{PACKAGE}/").removesuffix(".py").replace("/", ".")
-        if name in DECISIONS:
+        if path in decisions:
             found["the modules that decide"][path] = one
         found[f"`{name.split('.')[0]}`"][path] = one
     return {**found, "the package": files}
 
 
-def failures_of(files: dict[str, Any]) -> list[str]:
+def failures_of(files: dict[str, Any], decisions: list[str]) -> list[str]:
     """Return what is below its floor."""
-    paths = {f"{PACKAGE}/{name.replace('.', '/')}.py": name for name in DECISIONS}
-    found = [f"{name} was not measured" for path, name in paths.items() if path not in files]
-    for path in sorted(set(paths) & set(files)):
+    found = [f"{path} was not measured" for path in decisions if path not in files]
+    for path in sorted(set(decisions) & set(files)):
         one = files[path]
         found += [f"{path}:{line}: no test runs it" for line in one["missing_lines"]]
         found += [f"{path}:{line}: no test continues at line {to}" for line, to in one["missing_branches"]]
@@ -73,8 +81,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write docs/testing.md")
     chosen = parser.parse_args()
     files = json.loads(chosen.report.read_text(encoding="utf-8"))["files"]
-    found = failures_of(files)
-    rows = table(COLUMNS, [row_of(part, some) for part, some in by_part(files).items()])
+    decisions = decisions_of()
+    found = failures_of(files, decisions)
+    rows = table(COLUMNS, [row_of(part, some) for part, some in by_part(files, decisions).items()])
     print(rows, *found, sep="\n")
     if chosen.write:
         write("coverage", f"The last run: {setting('coverage', 'pytest')}.\n\n{rows}")

@@ -15,13 +15,15 @@ import yaml
 
 from performance_tables import tables_of
 
+PACKAGE = "airflow_provider_astrobpm"
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "testing.md"
 REASONS = ROOT / "scripts" / "survivors.yaml"
-SCORE_COLUMNS = ("module", "mutants", "killed", "timed out", "survived", "score")
+SCORE_COLUMNS = ("module", "mutants", "killed", "timed out", "survived", "not reached", "unclear", "score")
 SURVIVOR_COLUMNS = ("module", "in", "change", "why no test can notice it")
 NO_REASON = "no reason is known: a test is missing"
-KILLED, SURVIVED, TIMED_OUT = "killed", "survived", "timed out"
+KILLED, SURVIVED, TIMED_OUT, NOT_REACHED = "killed", "survived", "timeout", "no tests"
+"""Outcomes, as mutmut names them."""
 
 
 class Result(NamedTuple):
@@ -30,7 +32,7 @@ class Result(NamedTuple):
     :param module: the module, within the package.
     :param scope: the class and the function that it changes.
     :param text: the change in words.
-    :param outcome: killed, survived or timed out.
+    :param outcome: as mutmut names it.
     """
 
     module: str
@@ -58,7 +60,8 @@ def setting(*packages: str) -> str:
 
 def reasons() -> dict[str, dict[str, str]]:
     """Return why mutants survive, by module and by ``Result.key``."""
-    return yaml.safe_load(REASONS.read_text(encoding="utf-8")) or {}
+    found: dict[str, dict[str, str]] | None = yaml.safe_load(REASONS.read_text(encoding="utf-8"))
+    return found or {}
 
 
 def without_reason(results: list[Result]) -> list[Result]:
@@ -84,10 +87,17 @@ def score_rows(results: list[Result]) -> list[tuple[str, ...]]:
     rows = []
     for module in dict.fromkeys(one.module for one in results):
         counts = Counter(one.outcome for one in results if one.module == module)
-        total = counts.total() if hasattr(counts, "total") else sum(counts.values())
+        total = sum(counts.values())
         noticed = counts[KILLED] + counts[TIMED_OUT]
-        numbers = total, counts[KILLED], counts[TIMED_OUT], counts[SURVIVED]
-        rows.append((f"`{module}`", *map(str, numbers), f"{100 * noticed / total:.1f} %"))
+        columns = (KILLED, TIMED_OUT, SURVIVED, NOT_REACHED)
+        numbers = [counts[outcome] for outcome in columns]
+        rows.append(
+            (
+                f"`{module}`",
+                *map(str, (total, *numbers, total - sum(numbers))),
+                f"{100 * noticed / total:.1f} %",
+            )
+        )
     return rows
 
 
@@ -106,20 +116,16 @@ def survivor_rows(results: list[Result]) -> list[tuple[str, ...]]:
     ]
 
 
-def write_mutation(results: list[Result], minutes: float) -> None:
-    """Write the tables of a run. The rows of modules that it left out stay.
-
-    :param minutes: how long the run took.
-    """
+def write_mutation(results: list[Result]) -> None:
+    """Write the tables of a run. The rows of modules that it left out stay."""
     scores = _merged(SCORE_COLUMNS, score_rows(results), results)
     survivors = _merged(SURVIVOR_COLUMNS, survivor_rows(results), results)
-    total = [sum(int(row[column]) for row in scores) for column in range(1, 5)]
-    share = f"{100 * (total[1] + total[2]) / max(1, total[0]):.1f} %"
-    scores.append(("all", *map(str, total), share))
+    total = [sum(int(row[column]) for row in scores) for column in range(1, len(SCORE_COLUMNS) - 1)]
+    scores.append(("all", *map(str, total), f"{100 * (total[1] + total[2]) / max(1, total[0]):.1f} %"))
     modules = len({one.module for one in results})
     write(
         "mutation",
-        f"The last run took {minutes:.0f} minutes for {modules} modules: {setting('pytest', 'hypothesis')}.\n\n"
+        f"The last run had {modules} modules: {setting('mutmut', 'pytest', 'hypothesis')}.\n\n"
         f"{table(SCORE_COLUMNS, scores)}\nThe survivors:\n\n{table(SURVIVOR_COLUMNS, survivors)}",
     )
 
@@ -141,18 +147,20 @@ def _merged(
 
 def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Return a table in Markdown. Columns of numbers are set to the right."""
-    numeric = [bool(rows) and all(re.match(r"[\d.,]+", row[place]) for row in rows) for place in range(len(columns))]
+    numeric = [
+        bool(rows) and all(re.match(r"[\d.,]+", row[place]) for row in rows) for place in range(len(columns))
+    ]
     rule = "|".join("--:" if each else ":--" for each in numeric)
     lines = [f"| {' | '.join(columns)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines) + "\n"
 
 
-def write(name: str, text: str, page: Path = PAGE) -> None:
-    """Write a text between the markers of a section."""
+def write(name: str, text: str) -> None:
+    """Write a text between the markers of a section of the page."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
-    page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
 def _cell(text: str) -> str:
