@@ -9,6 +9,7 @@ INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
 BASE ?= HEAD
+MUTANTS ?=
 
 BIN := .venv/bin
 CONSTRAINTS := constraints/$(PINS).txt
@@ -18,12 +19,13 @@ BROWSER_STAMP := .venv/.ready-browser-$(PINS)
 NEXT_BIN := .venv-next/bin
 NEXT_CONSTRAINTS := constraints/airflow-3.4.txt
 NEXT_STAMP := .venv-next/.ready
+QUALITY_STAMP := .venv/.ready-quality-$(PINS)
 DOCS_STAMP := .venv/.ready-docs-$(PINS)
 RELEASE_STAMP := .venv/.ready-release-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean coverage mutation
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +70,10 @@ $(BROWSER_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group browser --constraints $(CONSTRAINTS)
 	@touch $@
 
+$(QUALITY_STAMP): $(BROWSER_STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group quality --constraints $(CONSTRAINTS)
+	@touch $@
+
 $(DOCS_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group docs --constraints $(CONSTRAINTS)
 	@touch $@
@@ -101,6 +107,19 @@ test-histories: $(STAMP)  ## Run starts and batches through 100000 random histor
 
 test-combinations: $(STAMP)  ## Run the doctor against 200 random combinations of the emulator's switches, and against an emulator like each report (COMBINATIONS=n for another number)
 	@COMBINATIONS=$(COMBINATIONS) $(BIN)/pytest -n auto --dist worksteal -q tests/doctor/test_combinations.py tests/doctor/test_likeness.py
+
+# What the tests of deployments cover in processes that they kill leaves no data, so only make test counts.
+coverage: $(QUALITY_STAMP)  ## Measure the branches that make test takes, fail below the floors, and write docs/testing.md
+	@mkdir -p build
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n auto --dist worksteal -q $(TESTS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage json --quiet -o build/coverage.json
+	@$(BIN)/python scripts/coverage_floors.py build/coverage.json --write
+
+mutation: $(QUALITY_STAMP)  ## Change the code that decides, see whether its tests notice, and write docs/testing.md (MUTANTS="*decision_table*" for some)
+	@$(BIN)/mutmut run $(MUTANTS)
+	@$(BIN)/python scripts/mutation_scores.py --write
 
 docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs
@@ -150,5 +169,5 @@ constraints: $(STAMP)  ## Resolve constraints/ anew, to the newest versions
 	@$(BIN)/python scripts/make_constraints.py
 
 clean:  ## Remove everything that these commands made
-	@rm -rf .venv .venv-next dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-next dist build mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
