@@ -17,15 +17,20 @@ from airflow.sdk import dag, task
 
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
 
+try:
+    from airflow.sdk import ChainRetryPolicy, ExceptionRetryPolicy, RetryAction, RetryRule
+except ImportError:
+    HAS_CHAINS = False
+else:
+    HAS_CHAINS = True
+
 DATASETS = {"sales_daily": 18_204}
 
 
 def retry_settings() -> dict[str, Any]:
     """Return the arguments of the task that decide about its retries."""
     plain = {"retries": 3, "retry_delay": timedelta(minutes=1)}
-    try:
-        from airflow.sdk import ChainRetryPolicy, ExceptionRetryPolicy, RetryAction, RetryRule
-    except ImportError:
+    if not HAS_CHAINS:
         return plain
     warehouse = ExceptionRetryPolicy(
         [

@@ -47,6 +47,9 @@ ELSEWHERE: dict[str, str] = {
     "astro_zero_retry_policy() needs Airflow 3.3 or newer": (
         "tests/policies/test_bpm.py::test_before_airflow_3_3_raises_an_error_with_advice"
     ),
+    "queue needs Airflow 3.4 or newer": (
+        "tests/triggers/test_event.py::test_before_airflow_3_4_a_queue_is_refused_with_advice"
+    ),
     "… instances have its business key, too many to recognise later which one this task has started": (
         "tests/starting/test_decision.py::test_refuses_if_too_many_instances_have_the_custom_key"
     ),

@@ -458,11 +458,20 @@ def test_advises_to_separate_assets_that_share_a_trigger(
         ({"bpm_name": "P", "bp_statuses": "Approved"}, "bp_statuses must be a list"),
         ({"bpm_name": "P", "poll_interval": 0}, "poll_interval must be"),
         ({"bpm_name": "P", "astro_zero_conn_id": ""}, "astro_zero_conn_id must be"),
+        ({"bpm_name": "P", "queue": " "}, "queue must be a text that is not blank"),
     ],
 )
 def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         AstroZeroBpmEventTrigger(**arguments)
+
+
+def test_before_airflow_3_4_a_queue_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow itself would raise a ``TypeError``. ``tests/next`` has a queue."""
+    monkeypatch.setattr(event, "event_triggers_have_queue", lambda: False)
+    with pytest.raises(ValueError, match="queue needs Airflow 3.4 or newer.*leave it out"):
+        AstroZeroBpmEventTrigger(bpm_name="P", queue="people")
+    assert "queue" not in AstroZeroBpmEventTrigger(bpm_name="P", queue=None).serialize()[1]
 
 
 def test_an_asset_watcher_accepts_it() -> None:
