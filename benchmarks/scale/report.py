@@ -53,7 +53,7 @@ def tables(
     shared: dict[int, Shared], searched: dict[tuple[str, int], Searched], waits: int, label: str = ""
 ) -> str:
     """Return all measurements as Markdown tables."""
-    parts = [f"{label}On {setting().removeprefix('on ')}:\n"]
+    parts = [f"{label}Measured {setting()}:\n"]
     if shared:
         seconds = next(iter(shared.values())).seconds
         parts.append(

@@ -266,7 +266,7 @@ def main() -> int:
     options = _options()
     with Stack() as stack:
         install_services(stack)
-        emulator = stack.start_emulator()
+        emulator = stack.start_emulator(START_SECONDS)
         deployment = Deployment(
             stack,
             emulator,
