@@ -8,6 +8,7 @@ TAG ?=
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
+SOAK_MINUTES ?= 30
 BASE ?= HEAD
 MUTANTS ?=
 
@@ -25,7 +26,7 @@ RELEASE_STAMP := .venv/.ready-release-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean coverage mutation
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean coverage mutation bench-scale soak
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +62,7 @@ test-deployment: $(BROWSER_STAMP) $(HA_STAMP)  ## Run the tests against an Airfl
 test-browser: $(BROWSER_STAMP)  ## Run the tests of the emulator's page in a browser (needs Debian, takes TESTS too)
 	@$(BIN)/pytest -m browser -n 0 -q tests/browser $(TESTS)
 
-# Only the tests of deployments need PostgreSQL's drivers and Celery.
+# Only the tests of deployments need PostgreSQL's drivers and Celery. test-crash, test-ha soak
 $(HA_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group ha --constraints $(CONSTRAINTS)
 	@touch $@
@@ -144,6 +145,12 @@ bench-faults: $(STAMP)  ## Let 3000 waits poll a server that often fails, and ch
 
 bench-tokens: $(STAMP)  ## Let 200 waits lose their token every second, and count what is lost (10 minutes)
 	@$(BIN)/python -m benchmarks.tokens
+
+bench-scale: $(BROWSER_STAMP)  ## Measure several triggerers, and searches among 100,000 ended instances, and write docs/performance.md (15 minutes)
+	@$(BIN)/python -m benchmarks.scale --write
+
+soak: $(HA_STAMP)  ## Let 2000 tasks wait in two triggerers, of which one is killed every five minutes (SOAK_MINUTES=n for another length; needs Debian)
+	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 
 demo: $(STAMP)  ## Run the approval gate against the emulator (OUTCOME=approve|reject)
 	@$(BIN)/python scripts/demo.py $(OUTCOME)

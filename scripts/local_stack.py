@@ -201,11 +201,14 @@ class Stack:
         if code != 0:
             raise child.failure(f"ended with exit code {code}")
 
-    def start_emulator(self) -> Emulator:
-        """Start the emulator on a free port and return once it answers."""
+    def start_emulator(self, seconds: float = 20) -> Emulator:
+        """Start the emulator on a free port and return once it answers.
+
+        :param seconds: the time limit.
+        """
         command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", "--port", "0"]
         child = self.start("emulator", command, environment())
-        return child.wait_for("emulator's address", lambda: parse_emulator(child.output()), seconds=20)
+        return child.wait_for("emulator's address", lambda: parse_emulator(child.output()), seconds)
 
     def airflow_environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
         """Return the environment of an Airflow that writes only to the scratch folder.

@@ -22,7 +22,7 @@ from emulator_pages import EmulatorPages
 from local_browser import open_page, running_browser
 from local_stack import ROOT, Stack, StackError, Stopped
 from performance_tables import TableError
-from plots import draw_batch, draw_waiting
+from plots import draw_batch, draw_scale, draw_waiting
 from steps import Steps
 from up import FIRST_DAG, start_tour
 
@@ -167,7 +167,7 @@ def draw_plots(steps: Steps) -> None:
     """
     with steps.step("The plots"):
         text = PERFORMANCE.read_text(encoding="utf-8")
-        for name, draw in (("waiting", draw_waiting), ("batch", draw_batch)):
+        for name, draw in (("waiting", draw_waiting), ("batch", draw_batch), ("scale", draw_scale)):
             (FOLDER / f"{name}.svg").write_text(draw(text), encoding="utf-8")
 
 

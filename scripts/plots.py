@@ -110,6 +110,54 @@ def draw_batch(page: str) -> str:
     return _svg(figure, f"{launches}: starts a second, and seconds that the run takes")
 
 
+def draw_scale(page: str) -> str:
+    """Plot queries against the number of triggerers, and the longest block against the number of ended instances.
+
+    :param page: the text of ``docs/performance.md``.
+    :return: an SVG.
+    :raises TableError: if the page has no such tables.
+    """
+    shared = table_with(page, "scale", "by the formula", "CPU")
+    searched = table_with(page, "scale", "ended instances", "longest block")
+    first, second = shared.columns[:2]
+    figure, (queries, block) = _figure(2, height=3.6)
+    triggerers = [number(row[first]) for row in shared.rows]
+    for column, name, style in (("by the formula", "alone", "--"), (second, "ours", "")):
+        values = [number(row[column]) for row in shared.rows]
+        queries.plot(
+            triggerers,
+            values,
+            style,
+            color=_light(name),
+            marker="" if style else "o",
+            linewidth=2,
+            label=column,
+        )
+    searches = list(dict.fromkeys(row["search"] for row in searched.rows))
+    for search, name, marker in zip(searches, ("ours", "http", "alone", "ink"), "os^D", strict=True):
+        rows = [row for row in searched.rows if row["search"] == search]
+        ended = [number(row["ended instances"]) for row in rows]
+        values = [number(row["longest block"]) for row in rows]
+        block.plot(
+            ended, values, color=_light(name), marker=marker, markersize=5, linewidth=1.5, label=search
+        )
+    block.set_xscale("log")
+    block.set_xticks(sorted({number(row["ended instances"]) for row in searched.rows}))
+    queries.set_xticks(triggerers)
+    for axes, title, label in (
+        (queries, second.capitalize(), "triggerers"),
+        (block, "Longest block of the event loop in ms", "ended instances"),
+    ):
+        axes.set_title(title, loc="left", color=_light("ink"), fontweight="bold", fontsize=12)
+        axes.set_xlabel(label, color=_light("ink"))
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.minorticks_off()
+        axes.grid(color=_light("grid"), linewidth=0.8)
+        axes.legend(frameon=False, labelcolor=_light("ink"), fontsize=9)
+    return _svg(figure, "Queries against triggerers, and the longest block against ended instances")
+
+
 def _short(name: str) -> str:
     """Break a name into two lines."""
     return name.replace(" of ", "\nof ", 1)

@@ -152,7 +152,7 @@ def _count_bytes() -> list[int]:
         sizes.append(len(response.body))
         return response
 
-    async_transport.AsyncTransport.send = counted  # type: ignore[method-assign]
+    async_transport.AsyncTransport.send = counted  # type: ignore[method-assign,assignment]
     return sizes
 
 

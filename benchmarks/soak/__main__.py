@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import sys
@@ -38,6 +39,7 @@ KEY_EVERY = 50  # of so many waits one knows only the business key
 START_SECONDS = 600.0
 TICK_SECONDS = 0.25
 TRIGGERERS = 2
+ENOUGH_QUERIES = 10  # after which the triggerers have begun to poll
 
 # What the server does at times, each for a few requests of any kind.
 FAULTS: tuple[dict[str, Any], ...] = (
@@ -146,16 +148,16 @@ class Soak:
             self._add(min(CREATED_AT_ONCE, self._options.waits - len(self.waits)))
         self._triggerers.start()
         deadline = time.monotonic() + START_SECONDS
-        while self._rows.running() < self._options.waits:
+        while self._rows.running() < self._options.waits or self._control.counts()["query"] < ENOUGH_QUERIES:
             self._triggerers.check()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not all waits were taken within {START_SECONDS:g} s")
+                raise TimeoutError(f"not all waits were polled for within {START_SECONDS:g} s")
             time.sleep(1)
 
     def run(self) -> None:
         """Run, and then give the last waits time to end."""
         length = self._options.minutes * 60
-        period = max(MIN_KILL_SECONDS, length * KILL_SHARE)
+        period = kill_period(self._options)
         close_at, fault_at, kill_at, sample_at, report_at = 0.0, 0.0, period, 0.0, 60.0
         self._began = time.monotonic()
         print("minute | waiting | ended | latest | faults | requests | memory of each triggerer", flush=True)
@@ -264,7 +266,7 @@ def main() -> int:
     options = _options()
     with Stack() as stack:
         install_services(stack)
-        emulator = stack.start_emulator()
+        emulator = stack.start_emulator(START_SECONDS)
         deployment = Deployment(
             stack,
             emulator,
@@ -293,15 +295,17 @@ def main() -> int:
         soak = Soak(TaskRows(), EmulatorControl(emulator.url), triggerers, options)
         soak.prepare()
         soak.run()
-        period = max(MIN_KILL_SECONDS, length * KILL_SHARE)
         plan = Plan(
             waits=options.waits,
             fewest_waiting=soak.fewest,
-            kills=round(length / period) - 1,
+            kills=math.ceil(length / kill_period(options) - 0.5) - 1,
             killed=triggerers.killed,
             faults=soak.faults,
         )
         verdicts = judge(soak.waits, soak.samples, window, soak.now, plan)
+        if not all(verdict.kept for verdict in verdicts):
+            for child in triggerers.children:
+                print(child.failure("its last lines").args[0])
     for end, number in outcomes(soak.waits):
         print(f"{number} waits ended: {end}")
     for verdict in verdicts:
@@ -309,11 +313,17 @@ def main() -> int:
     return int(not all(verdict.kept for verdict in verdicts))
 
 
+def kill_period(options: argparse.Namespace) -> float:
+    """Return the seconds between two kills."""
+    return float(options.kill_every or max(MIN_KILL_SECONDS, options.minutes * 60 * KILL_SHARE))
+
+
 def _options() -> argparse.Namespace:
     description = (benchmarks.soak.__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=description)
     parser.add_argument("--waits", type=int, default=WAITS, help=f"how many ({WAITS})")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"for how long ({MINUTES:g})")
+    parser.add_argument("--kill-every", type=float, help="seconds (a sixth of the time, a minute at least)")
     parser.add_argument("--seed", type=int, help="of the instances' fates and the faults (random)")
     options = parser.parse_args()
     if options.seed is None:

@@ -99,7 +99,7 @@ def growth(samples: Sequence[Sample], begin: float, end: float) -> dict[str, flo
             for number in range(SLICES)
         ]
         if all(slices):
-            first, *others = map(median, slices)
+            first, *others = [float(median(each)) for each in slices]
             found[name] = max(others) / first - 1
     return found
 

@@ -84,7 +84,7 @@ def measure(contender: Contender, count: int, seconds: float, *, folder: Path, o
     """
     with _emulator(folder) as url:
         control = EmulatorControl(url)
-        token, instances = _instances(url, control, count)
+        token, instances = start_instances(url, control, count)
         for _ in range(others):
             control.start("PublishApproval")
         work = Workload(
@@ -104,7 +104,7 @@ def measure(contender: Contender, count: int, seconds: float, *, folder: Path, o
             text=True,
             check=True,
             cwd=ROOT,
-            env={**_environment(folder), **_connections(url, token)},
+            env={**environment(folder), **connections(url, token)},
         )
     return Cost(**json.loads(process.stdout.splitlines()[-1]))
 
@@ -116,7 +116,7 @@ def _emulator(folder: Path) -> Iterator[str]:
     # renewal out of the comparison, because the http provider cannot renew it.
     options = ["--switch", "get_by_id=absent", "--token-lifetime", "86400"]
     command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(folder)) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(folder)) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             address = re.search(r"http://\S+", line)
@@ -127,7 +127,7 @@ def _emulator(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def _instances(url: str, control: EmulatorControl, count: int) -> tuple[str, list[BpmInstance]]:
+def start_instances(url: str, control: EmulatorControl, count: int) -> tuple[str, list[BpmInstance]]:
     """Start waiting instances, move every other one to another state, and return them with a token."""
     ids = [control.start("PublishApproval")["id"] for _ in range(count)]
     for instance_id in ids[1::2]:
@@ -139,7 +139,7 @@ def _instances(url: str, control: EmulatorControl, count: int) -> tuple[str, lis
     return tokens[-1], found
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Return this process's environment, with an Airflow that writes only to the folder."""
     left_out = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
@@ -153,7 +153,7 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _connections(url: str, token: str) -> dict[str, str]:
+def connections(url: str, token: str) -> dict[str, str]:
     """Return an Airflow connection to the emulator for each provider, as environment variables."""
     astro_zero = {"conn_type": "astro_zero", "host": url, "login": CLIENT_ID, "password": CLIENT_SECRET}
     # The http provider does not support tokens, so the connection contains one.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import os
 import platform
+from datetime import datetime, timezone
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from benchmarks.waiting.measuring import CONTENDERS, POLL_INTERVAL_SECONDS, ROOT, STATES
 from benchmarks.waiting.workload import Cost
@@ -131,10 +135,22 @@ def setting() -> str:
         "aiohttp": "aiohttp",
     }
     versions = ", ".join(f"{title} {metadata.version(name)}" for title, name in names.items())
+    today = datetime.now(timezone.utc).date()
     return (
-        f"on a machine with {os.cpu_count()} cores that the emulator shares,"
+        f"on {today}, on a machine with {os.cpu_count()} cores ({processor()}) and"
+        f" {psutil.virtual_memory().total / 2**30:.0f} GB that the emulator shares,"
         f" with Python {platform.python_version()}, {versions}"
     )
+
+
+def processor() -> str:
+    """Return the model of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(found, platform.machine())
 
 
 def write(text: str, begin: str = BEGIN, end: str = END) -> None:
