@@ -17,7 +17,7 @@ from airflow_api import AirflowApi, AirflowApiError
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from local_stack import Child, Deployment
 
-PATIENCE = 90.0  # seconds to wait for an expected condition
+PATIENCE = 240.0  # seconds to wait for an expected condition, also on a machine with much other work
 
 PAUSE = 0.25  # seconds between two looks, each of which costs the API server some CPU
 
