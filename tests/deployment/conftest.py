@@ -211,7 +211,7 @@ class Airflow(DeployedAirflow):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.actions() == []
-            assert self.unexpectedly_ended() == []
+            assert self.unexpectedly_ended() == [], self._logs()
             time.sleep(0.2)
 
 
@@ -475,11 +475,14 @@ def ends(deployed: Airflow, request: pytest.FixtureRequest) -> Iterator[dict[str
     if any("installed_browser" in item.fixturenames for item in items):
         request.getfixturevalue("installed_browser")
     arguments = [{name: argument(item, name) for name in item._fixtureinfo.argnames} for item in items]
-    with ThreadPoolExecutor(max_workers=AT_THE_SAME_TIME) as threads:
+    threads = ThreadPoolExecutor(max_workers=AT_THE_SAME_TIME)
+    try:
         yield {
             item.nodeid: threads.submit(item.obj, **given)
             for item, given in zip(items, arguments, strict=True)
         }
+    finally:
+        threads.shutdown(cancel_futures=True)  # Ctrl-C does not begin further tests
 
 
 @pytest.hookimpl(tryfirst=True)

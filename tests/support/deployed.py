@@ -17,7 +17,7 @@ from airflow_api import AirflowApi, AirflowApiError
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from local_stack import Child, Deployment
 
-PATIENCE = 90.0  # seconds to wait for an expected condition
+PATIENCE = 240.0  # seconds to wait for an expected condition, also on a machine with much other work
 
 PAUSE = 0.25  # seconds between two looks, each of which costs the API server some CPU
 
@@ -80,8 +80,15 @@ class DeployedAirflow:
         :param what: the awaited condition, for error messages.
         :param about: the folders whose logs an error shows.
         """
+
+        def answer() -> Found | None:
+            try:
+                return find()
+            except TimeoutError:  # on a busy machine the API server may take long for one answer
+                return None
+
         deadline = time.monotonic() + seconds
-        while (found := find()) is None:
+        while (found := answer()) is None:
             ended = self.unexpectedly_ended()
             assert not ended, f"{ended} ended on its own before {what}\n{self._logs(*about)}"
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self._logs(*about)}"

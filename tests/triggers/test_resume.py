@@ -305,7 +305,7 @@ class TestEventOfAnotherTask:
         self, context: Any, emulator: EmulatorControl
     ) -> None:
         found = emulator.start("SupplierOnboarding", business_key="order-1")["id"]
-        arguments = {"task_id": "task", "business_key": "order-1", "deferrable": True}
+        arguments: dict[str, Any] = {"task_id": "task", "business_key": "order-1", "deferrable": True}
         with pytest.raises(TaskDeferred) as deferred:
             AstroZeroBpmInstanceSensor(**arguments).execute(context)
         kwargs = deferred.value.kwargs or {}
