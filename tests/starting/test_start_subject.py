@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_astrobpm.client import states
@@ -13,7 +15,7 @@ ONE = StartSubject("Approval", "next-key")
 LAUNCH = StartSubject("Approval", "next-key", "launch 7")
 
 
-def instance(**fields: str) -> BpmInstance:
+def instance(**fields: Any) -> BpmInstance:
     return BpmInstance(id="1", name="Approval", state=states.COMPLETED, **fields)
 
 
