@@ -66,11 +66,12 @@ class KeyForms:
         self._exact = {key.strip(): key for key in sent}
         self._shown: dict[str, str] = {}
         self._cut_off: set[str] = set()
-        for key in sent if form else ():
-            if form and form.keeps(key):
-                self._shown[form.shown(key)] = key
-            elif form:
-                self._cut_off.add(form.shown(key).casefold())
+        if form is not None:
+            for key in sent:
+                if form.keeps(key):
+                    self._shown[form.shown(key)] = key
+                else:
+                    self._cut_off.add(form.shown(key).casefold())
         self._folded = sorted(key.strip().casefold() for key in sent)
         self._heads = {key[:SHORTEST_CUT] for key in self._folded if len(key) >= SHORTEST_CUT}
         self._lengths = sorted({len(key) for key in self._folded if len(key) >= MIN_SUFFIX_CHARS})

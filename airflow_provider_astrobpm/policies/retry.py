@@ -176,4 +176,4 @@ def _is_of_this_provider(error: BaseException) -> bool:
     while trace.tb_next is not None:
         trace = trace.tb_next
     module = str(trace.tb_frame.f_globals.get("__name__"))
-    return module.split(".", 1)[0] == PACKAGE
+    return module.partition(".")[0] == PACKAGE

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import product
+from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
 
 from airflow_provider_astrobpm._airflow import user_action
-from airflow_provider_astrobpm._airflow.user_action import Published, TaskVerdict
+from airflow_provider_astrobpm._airflow.user_action import (
+    Published,
+    ReplacedTryError,
+    TaskInstanceRef,
+    TaskVerdict,
+)
+from airflow_provider_astrobpm._airflow.xcom_keys import WAIT_FINISHED
 
 STATES = (None, *(each.value for each in TaskInstanceState), "a state of a later Airflow")
 
@@ -63,3 +71,83 @@ def test_an_unknown_state_is_no_user_action_for_a_trigger(
     monkeypatch.setattr(user_action, "published_xcom", lambda _task, _key: None)
     task = user_action.TaskInstanceRef("dag", "run", "task", -1)
     assert user_action._observe(task, "instance_id", "mine") is TaskVerdict.UNKNOWN_STATE
+
+
+TASK = TaskInstanceRef("dag", "run", "task", -1)
+READ_OF_WAIT, READ_OF_END = "instance_id", WAIT_FINISHED
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    ("value", "published"),
+    [
+        ("mine", Published.THIS_WAIT),
+        ("another", Published.ANOTHER_WAIT),
+        (None, Published.NOTHING),
+        (ReplacedTryError(), Published.TRY_REPLACED),
+    ],
+)
+def test_a_trigger_reads_what_its_task_has_published_for_its_state(
+    state: str | None, value: object, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that has ended publishes that its wait is over, and one that waits publishes what for."""
+    reads: list[tuple[TaskInstanceRef, str]] = []
+
+    def read(task: TaskInstanceRef, key: str) -> object:
+        reads.append((task, key))
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def state_of(task: TaskInstanceRef) -> str | None:
+        assert task == TASK
+        return state
+
+    monkeypatch.setattr(user_action, "task_state", state_of)
+    monkeypatch.setattr(user_action, "published_xcom", read)
+    verdict = user_action._observe(TASK, READ_OF_WAIT, "mine")
+    if state in {"deferred", "running"}:
+        assert (verdict, reads) == (user_action.judge(state, published), [(TASK, READ_OF_WAIT)])
+    elif state in {"failed", "success", "skipped", "upstream_failed", "removed", "restarting"}:
+        assert (verdict, reads) == (user_action.judge(state, published), [(TASK, READ_OF_END)])
+    else:
+        assert (verdict, reads) == (user_action.judge(state), [])
+
+
+@pytest.mark.parametrize(
+    ("states", "why_not", "reads"),
+    [
+        (["failed"], None, 1),
+        (["up_for_retry"], TaskVerdict.RETRIED.value, 1),
+        (["queued", "failed"], None, 2),
+        (["queued", "up_for_retry"], TaskVerdict.RETRIED.value, 2),
+        (["queued", "queued", "queued"], None, 3),  # a user has cleared the task
+        ([OSError(), "failed"], None, 2),
+        (["queued", OSError(), OSError()], "the state of its task could not be read (OSError)", 3),
+        ([OSError(), OSError(), "queued"], None, 3),
+    ],
+)
+def test_a_trigger_reads_again_until_it_is_decided(
+    states: list[Any], why_not: str | None, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = list(states)
+    asked: list[TaskInstanceRef] = []
+    pauses: list[float] = []
+
+    def state(task: TaskInstanceRef) -> str:
+        asked.append(task)
+        found = left.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return str(found)
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(user_action, "task_state", state)
+    monkeypatch.setattr(user_action, "published_xcom", lambda _task, _key: None)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert asyncio.run(user_action.why_not_user_action(TASK, READ_OF_WAIT, "mine")) == why_not
+    assert asked == [TASK] * reads
+    assert len(pauses) == reads - 1
+    assert all(2 <= pause <= 2.5 for pause in pauses)

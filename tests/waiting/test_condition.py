@@ -286,3 +286,9 @@ def test_none_is_refused() -> None:
 
 def test_not_given_survives_copying() -> None:
     assert copy.deepcopy(NOT_GIVEN) is pickle.loads(pickle.dumps(NOT_GIVEN)) is NOT_GIVEN
+
+
+def test_arguments_that_are_known_only_when_the_task_runs_are_kept() -> None:
+    later = object()
+    given = {"states": later, "bp_statuses": ["Approved"], "failed_states": ["Broken"]}
+    assert given_condition_arguments(**given) == given
