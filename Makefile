@@ -7,6 +7,8 @@ TESTS ?=
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
+FUZZ_SECONDS ?= 600
+FUZZ ?=
 BASE ?= HEAD
 
 BIN := .venv/bin
@@ -14,6 +16,7 @@ CONSTRAINTS := constraints/$(PINS).txt
 STAMP := .venv/.ready-$(PINS)
 HA_STAMP := .venv/.ready-ha-$(PINS)
 BROWSER_STAMP := .venv/.ready-browser-$(PINS)
+FUZZ_STAMP := .venv/.ready-fuzz-$(PINS)
 NEXT_BIN := .venv-next/bin
 NEXT_CONSTRAINTS := constraints/airflow-3.4.txt
 NEXT_STAMP := .venv-next/.ready
@@ -21,7 +24,7 @@ DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations fuzz docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +69,10 @@ $(BROWSER_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group browser --constraints $(CONSTRAINTS)
 	@touch $@
 
+$(FUZZ_STAMP): $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz --constraints $(CONSTRAINTS)
+	@touch $@
+
 $(DOCS_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group docs --constraints $(CONSTRAINTS)
 	@touch $@
@@ -95,6 +102,9 @@ test-histories: $(STAMP)  ## Run starts and batches through 100000 random histor
 
 test-combinations: $(STAMP)  ## Run the doctor against 200 random combinations of the emulator's switches (COMBINATIONS=n for another number)
 	@COMBINATIONS=$(COMBINATIONS) $(BIN)/pytest -n auto --dist worksteal -q tests/doctor/test_combinations.py
+
+fuzz: $(FUZZ_STAMP)  ## Fuzz everything that decodes, 10 minutes a target (FUZZ_SECONDS=60 for a minute, FUZZ="event --keep" for one target)
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs
