@@ -9,6 +9,8 @@ INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
 SOAK_MINUTES ?= 30
+FUZZ_SECONDS ?= 600
+FUZZ ?=
 BASE ?= HEAD
 MUTANTS ?=
 
@@ -17,6 +19,7 @@ CONSTRAINTS := constraints/$(PINS).txt
 STAMP := .venv/.ready-$(PINS)
 HA_STAMP := .venv/.ready-ha-$(PINS)
 BROWSER_STAMP := .venv/.ready-browser-$(PINS)
+FUZZ_STAMP := .venv/.ready-fuzz-$(PINS)
 NEXT_BIN := .venv-next/bin
 NEXT_CONSTRAINTS := constraints/airflow-3.4.txt
 NEXT_STAMP := .venv-next/.ready
@@ -26,7 +29,7 @@ RELEASE_STAMP := .venv/.ready-release-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean coverage mutation bench-scale soak
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean coverage mutation bench-scale soak fuzz
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +76,10 @@ $(BROWSER_STAMP): $(STAMP)
 
 $(QUALITY_STAMP): $(BROWSER_STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group quality --constraints $(CONSTRAINTS)
+	@touch $@
+
+$(FUZZ_STAMP): $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz --constraints $(CONSTRAINTS)
 	@touch $@
 
 $(DOCS_STAMP): $(STAMP)
@@ -122,6 +129,9 @@ coverage: $(QUALITY_STAMP)  ## Measure the branches that make test takes, fail b
 mutation: $(QUALITY_STAMP)  ## Change the code that decides, see whether its tests notice, and write docs/testing.md (MUTANTS="*decision_table*" for some)
 	@$(BIN)/mutmut run $(MUTANTS)
 	@$(BIN)/python scripts/mutation_scores.py --write
+
+fuzz: $(FUZZ_STAMP)  ## Fuzz everything that decodes, 10 minutes a target (FUZZ_SECONDS=60 for a minute, FUZZ="event --keep" for one target)
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs

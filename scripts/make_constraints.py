@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUPS = ("dev", "ha", "browser", "release", "docs", "quality")
+GROUPS = ("dev", "ha", "browser", "release", "docs", "quality", "fuzz")
 
 # Airflow's own bounds allow newer releases that break its tasks or its API. Each extra pin excludes one.
 AIRFLOW_LINES: dict[str, list[str]] = {

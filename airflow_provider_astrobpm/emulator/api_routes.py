@@ -47,7 +47,7 @@ class ApiCall:
         """Return the body; refuse one that is not a JSON object."""
         try:
             return msgspec.json.decode(self.body, type=dict[str, Any])
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Refusal(ResultCode.BAD_REQUEST, f"The body must be a JSON object: {error}") from None
 
     def media_type(self) -> str:

@@ -239,7 +239,8 @@ def _timezone(value: object, argument: str) -> tzinfo:
 
 
 def _url_template(value: object, argument: str) -> str:
-    template = validation.non_blank(value, argument)
+    template = validation.non_blank(value if not isinstance(value, str) else _without_user(value), argument)
+    template = str(value)
     try:
         fields = [tuple(field) for _, *field in Formatter().parse(template) if field[0] is not None]
     except ValueError:

@@ -42,7 +42,7 @@ def shard_keys(name: str, head: object) -> list[str] | None:
     """
     match head:
         case {"version": version, "shards": int(count)} if (
-            version == STATE_VERSION and 0 < count <= MAX_SHARDS
+            version == STATE_VERSION and count is not True and 0 < count <= MAX_SHARDS
         ):
             return _keys(name, count)
     return None
@@ -68,7 +68,8 @@ def state_changes(
 
     Each is a key and its value; ``None`` deletes the key.
     """
-    count = len(shard_keys(name, stored.get(name)) or [name])
+    known = shard_keys(name, stored.get(name))
+    count = len(known or [name])
     while len(entry_keys) > count * MAX_MEAN_SHARD_SIZE:
         count *= 2
     shards: list[list[str]] = [[] for _ in range(count)]
@@ -77,7 +78,12 @@ def state_changes(
         shards[int.from_bytes(digest, "big") % count].append(entry_key)
     wanted: dict[str, Any] = dict(zip(_keys(name, count), map("".join, shards), strict=True))
     wanted[name] = {"version": STATE_VERSION, "shards": count}
-    yield from ((key, value) for key, value in wanted.items() if stored.get(key) != value)
+    # A head that is not understood may equal the wanted one, because to Python 1.0 and True equal 1.
+    yield from (
+        (key, value)
+        for key, value in wanted.items()
+        if stored.get(key) != value or (key == name and known is None)
+    )
     yield from ((key, None) for key in stored if key not in wanted)
 
 

@@ -212,6 +212,11 @@ def test_an_invalid_start_is_refused(api: Api, control: EmulatorControl, body: o
     assert control.instances() == []
 
 
+@pytest.mark.parametrize("body", [b'{"\x95": 1}', b"{" * 10, b'{"name": ' + b"[" * 100_000])
+def test_a_body_that_is_no_json_object_is_refused(api: Api, body: bytes) -> None:
+    assert api.refused("POST", INSTANCES, data=body) == (400, "405230010")
+
+
 def test_query_returns_rows_with_the_documented_keys(api: Api) -> None:
     started = api.start()
     (row,) = api.query(WAITING)

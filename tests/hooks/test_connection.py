@@ -269,6 +269,7 @@ def test_invalid_fields(fields: dict[str, Any], words: str) -> None:
         ({"instance_url": "https://x/{0}"}, "no placeholders but"),
         ({"instance_url": "https://x/{instance_id[0]}"}, "no placeholders but"),
         ({"instance_url": "https://u:secret-of-proxy@x/{"}, "not 'https://[*]{3}@x/{'"),
+        ({"instance_url": "https://u:secret-of-proxy@x/\ud800"}, "lone surrogates, not 'https://[*]{3}@x"),
         ({"instance_url": "https:///{instance_id}"}, "must be an address with a host"),
         ({"instance_url": "https://x/ {instance_id}"}, "without a user, blanks and line breaks"),
         ({"instance_url": "https://x/\n{instance_id}"}, "without a user, blanks and line breaks"),

@@ -51,10 +51,15 @@ def test_a_store_without_a_head_is_empty() -> None:
         {"version": 1, "shards": 0},
         {"version": 1, "shards": -1},
         {"version": 1, "shards": 10**15},
+        {"version": 1, "shards": True},
+        {"version": 1, "shards": 1.0},
     ],
 )
 def test_a_store_with_a_foreign_head_is_empty(head: Any) -> None:
-    assert read({NAME: head}) is None
+    store = {NAME: head}
+    assert read(store) is None
+    write(store, entry_keys(3))
+    assert read(store) == entry_keys(3)
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 4000, 4001, 50_000])

@@ -1,0 +1,39 @@
+"""Fuzz one target in this process: ``python -m tests.fuzz.fuzz_one TARGET [libFuzzer's options and folders]``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from functools import partial
+
+SLOWER_WITH_COVERAGE = 5  # times, at most: what the instrumentation costs
+
+
+def main() -> None:
+    """Fuzz until libFuzzer's options say stop, or a fault is found."""
+    import atheris  # noqa: PLC0415 - the only dependency of the group ``fuzz``
+
+    os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="astrobpm-fuzz-"))
+    os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    warnings.simplefilter("ignore")
+    with atheris.instrument_imports(include=["airflow_provider_astrobpm"]):
+        from tests.fuzz import inputs, mutator, targets  # noqa: PLC0415 - instrumented as they are imported
+
+    name = sys.argv.pop(1)
+    seconds = inputs.MAX_SECONDS * SLOWER_WITH_COVERAGE
+
+    def change(data: bytes, max_size: int, seed: int) -> bytes:
+        return mutator.mutate(data, max_size, seed, atheris.Mutate)
+
+    atheris.Setup(
+        sys.argv,
+        partial(targets.run, name, seconds=seconds),
+        custom_mutator=change,
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
