@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.batches.bulk_change import BulkChange, change_all
 from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
+from airflow_provider_astrobpm.cli.orphan_selection import keep_orphans, select_orphans
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import counted, select
 from airflow_provider_astrobpm.client import validation
@@ -43,7 +44,8 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
     validation.count(args.max_concurrency, "--max-concurrency", least=1)
     with connected(args.conn_id) as hook:
         try:
-            selection = select(hook, args, OPEN_STATES)
+            of_orphans = bool(getattr(args, "orphans", False))
+            selection = select_orphans(hook, args) if of_orphans else select(hook, args, OPEN_STATES)
             plan = make_plan(selection.instances, action)
             for missing in selection.missing:
                 say(str(missing))
@@ -63,6 +65,9 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
             if not _is_confirmed(plan.count, yes=args.yes):
                 say("Nothing was changed.")
                 return Exit.NOT_CONFIRMED
+            if of_orphans and not keep_orphans(plan.to_change):
+                say("Nothing was changed.")
+                return otherwise
         except KeyboardInterrupt:
             say("Interrupted. Nothing was changed.")
             return Exit.INTERRUPTED
