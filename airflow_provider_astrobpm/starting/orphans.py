@@ -113,13 +113,10 @@ def judge_instance(
     :param awaited: what the waiting tasks wait for.
     :param now: the time, in seconds since the epoch.
     """
-    rows = (
-        (instance.is_closed or instance.state not in states.OPEN_STATES, OrphanVerdict.NOT_OPEN),
-        (len(tasks) != 1 or not tasks[0].has_key(instance.business_key), OrphanVerdict.OTHER_KEY),
-    )
-    for applies, verdict in rows:
-        if applies:
-            return verdict
+    if instance.is_closed or instance.state not in states.OPEN_STATES:
+        return OrphanVerdict.NOT_OPEN
+    if len(tasks) != 1 or not tasks[0].has_key(instance.business_key):
+        return OrphanVerdict.OTHER_KEY
     (task,) = tasks
     settled = task.changed_at is not None and now - task.changed_at >= SETTLE_SECONDS
     rows = (
