@@ -151,3 +151,52 @@ def attached_file_system(scheme: str, conn_id: str | None) -> Any:
     from airflow.sdk.io import attach  # noqa: PLC0415
 
     return attach(scheme, conn_id).fs
+
+
+def place_columns(model: Any) -> tuple[Any, ...]:
+    """Return the columns of a model that identify the task instance of a row.
+
+    :param model: a model of Airflow's database, such as ``TaskInstance``.
+    :returns: the columns of DAG, run, task, index and region. Before Airflow 3.4 there are no regions, so that column is null.
+    """
+    from sqlalchemy import null  # noqa: PLC0415
+
+    has_regions = hasattr(model, "region_id")
+    index = model.region_index if has_regions else model.map_index
+    region = model.region_id if has_regions else null()
+    return model.dag_id, model.run_id, model.task_id, index, region
+
+
+def map_index_column() -> Any:
+    """Return the map index of a ``TaskInstance`` as Airflow shows it, as an expression for a query."""
+    from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
+
+    try:  # since Airflow 3.4, where the column has the iteration of a task in a loop
+        from airflow.models.task_coordinates import public_map_index_expression  # noqa: PLC0415
+    except ImportError:
+        return TaskInstance.map_index
+    return public_map_index_expression(TaskInstance)
+
+
+def task_state_model() -> Any:
+    """Return the model of the task state store, or ``None`` before Airflow 3.3."""
+    try:
+        from airflow.models.task_state_store import TaskStateStoreModel  # noqa: PLC0415
+    except ImportError:
+        return None
+    return TaskStateStoreModel
+
+
+def join_rendered_fields(query: Any) -> Any:
+    """Join the rendered fields of a task instance to a query.
+
+    :param query: a query of ``TaskInstance`` and ``RenderedTaskInstanceFields``.
+    """
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields  # noqa: PLC0415
+    from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
+    from sqlalchemy import and_  # noqa: PLC0415
+
+    if hasattr(Fields, "task_instance_id"):  # since Airflow 3.4
+        return query.join(Fields, Fields.task_instance_id == TaskInstance.id)
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    return query.join(Fields, and_(*(getattr(Fields, name) == getattr(TaskInstance, name) for name in names)))

@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.batches.bulk_change import BulkChange, change_all
 from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
+from airflow_provider_astrobpm.cli.orphan_selection import keep_orphans, select_orphans
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import counted, select
 from airflow_provider_astrobpm.client import validation
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
 
+    from airflow_provider_astrobpm.cli.selection import Selection
     from airflow_provider_astrobpm.client.changes import ChangeName
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
@@ -43,7 +45,7 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
     validation.count(args.max_concurrency, "--max-concurrency", least=1)
     with connected(args.conn_id) as hook:
         try:
-            selection = select(hook, args, OPEN_STATES)
+            selection = _selection(hook, args)
             plan = make_plan(selection.instances, action)
             for missing in selection.missing:
                 say(str(missing))
@@ -60,9 +62,9 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
             if args.dry_run:
                 say(plan.dry_run(variables or ()))
                 return otherwise
-            if not _is_confirmed(plan.count, yes=args.yes):
+            if (refusal := _refusal(plan, args)) is not None:
                 say("Nothing was changed.")
-                return Exit.NOT_CONFIRMED
+                return refusal or otherwise
         except KeyboardInterrupt:
             say("Interrupted. Nothing was changed.")
             return Exit.INTERRUPTED
@@ -75,6 +77,21 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
 suspend = partial(_change, action="suspend")
 resume = partial(_change, action="resume")
 terminate = partial(_change, action="terminate")
+
+
+def _selection(hook: AstroZeroHook, args: argparse.Namespace) -> Selection:
+    return select_orphans(hook, args) if _wants_orphans(args) else select(hook, args, OPEN_STATES)
+
+
+def _wants_orphans(args: argparse.Namespace) -> bool:
+    return bool(getattr(args, "orphans", False))  # only "terminate" has the option
+
+
+def _refusal(plan: ChangePlan, args: argparse.Namespace) -> Exit | None:
+    """Return the exit code if the user declines, or no orphan is left after that; ``None`` if the plan is to be carried out."""
+    if not _is_confirmed(plan.count, yes=args.yes):
+        return Exit.NOT_CONFIRMED
+    return None if not _wants_orphans(args) or keep_orphans(plan.to_change) else Exit.OK
 
 
 def _is_confirmed(count: str, *, yes: bool) -> bool:

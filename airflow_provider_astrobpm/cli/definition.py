@@ -53,6 +53,14 @@ CONN_ID = _arg(
     metavar="CONN_ID",
 )
 
+ANY_CONN_ID = _arg(
+    "--conn-id",
+    "--astro-zero-conn-id",
+    dest="conn_id",
+    help=f"Only tasks with this Airflow connection (default: any; with --orphans: {DEFAULT_CONN_ID})",
+    metavar="CONN_ID",
+)
+
 ID = _arg("instance_id", nargs="?", metavar="ID", help="The id of the instance")
 IDS = _arg(
     "instance_ids", nargs="*", metavar="ID", help="The ids of the instances; cannot be combined with a filter"
@@ -82,6 +90,13 @@ YOUNGER_THAN = _arg(
     help="Only instances that started more recently than this; same format as --older-than",
 )
 FILTER = (STATE, BPM_NAME, BUSINESS_KEY, OLDER_THAN, YOUNGER_THAN)
+
+ORPHANS = _arg(
+    "--orphans",
+    action="store_true",
+    help="Only open instances that a task of this Airflow has started and for which no task waits; a filter narrows them "
+    "further. Requires Airflow's database",
+)
 
 MAX_CONCURRENCY = (
     _arg(
@@ -141,17 +156,25 @@ BULK_DESCRIPTION = (
 )
 
 
-def _command(name: str, help_text: str, function: str, *args: Arg, description: str = "") -> ActionCommand:
+def _command(
+    name: str,
+    help_text: str,
+    function: str,
+    *args: Arg,
+    description: str = "",
+    conn_id: Arg = CONN_ID,
+) -> ActionCommand:
     """Describe a command.
 
     :param function: the function of the command as ``module.name``, relative to this package.
+    :param conn_id: its option ``--conn-id``.
     """
     return ActionCommand(
         name=name,
         help=help_text,
         description=f"{help_text}.\n{description}".strip(),
         func=partial(_run, function),
-        args=(*args, CONN_ID, ARG_VERBOSE),
+        args=(*args, conn_id, ARG_VERBOSE),
         epilog=exit_codes.table(),
     )
 
@@ -232,6 +255,7 @@ COMMANDS = (
             name,
             f"{name.capitalize()} instances",
             f"change_commands.{name}",
+            *((ORPHANS,) if name == "terminate" else ()),
             *BULK,
             description=BULK_DESCRIPTION,
         )
@@ -262,6 +286,30 @@ COMMANDS = (
         *POLL_INTERVAL,
         TIMEOUT,
         description="Give ids or a filter. A filter is evaluated once, at the beginning. Without a terminal, each change is printed as a line.",
+    ),
+    _command(
+        "gates",
+        "List the tasks that wait for instances, or what is open without such a task",
+        "gates_command.gates",
+        _arg(
+            "--bpm-name", metavar="NAME", help="Only tasks that wait for instances of the BPM with this name"
+        ),
+        _arg(
+            "--older-than",
+            metavar="AGE",
+            help="Only tasks that have waited longer than this, such as 90s, 15m, 2h, 7d or 1d12h; with --orphans, instances "
+            "that started longer ago, which requires the connection's extra 'timezone'",
+        ),
+        _arg(
+            "--instances",
+            action="store_true",
+            help="One row for each instance of a batch, instead of one for the batch",
+        ),
+        ORPHANS,
+        ARG_OUTPUT,
+        description="The longest wait comes first. Reads the tasks from Airflow's database, so it runs where Airflow's own commands "
+        "run. Each\nstate takes one request for each connection.",
+        conn_id=ANY_CONN_ID,
     ),
     _command(
         "doctor",

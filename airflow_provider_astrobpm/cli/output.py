@@ -58,12 +58,12 @@ def print_instances(hook: AstroZeroHook, instances: Sequence[BpmInstance], outpu
     :param instances: the instances.
     :param output: the format.
     """
-    _print([_instance_row(hook, instance) for instance in instances], output, INSTANCE_COLUMNS)
+    _print([instance_row(hook, instance) for instance in instances], output, INSTANCE_COLUMNS)
 
 
 def print_instance(hook: AstroZeroHook, instance: BpmInstance, output: str) -> None:
     """Print all fields of one instance. The parameters are those of ``print_instances``."""
-    _print_one(_instance_row(hook, instance), output)
+    _print_one(instance_row(hook, instance), output)
 
 
 def print_definitions(definitions: Sequence[BpmDefinition], output: str) -> None:
@@ -89,7 +89,7 @@ def print_definition(
         Console().print_as([{key: one.get(key) for key in columns} for one in variables], output)
 
 
-def _instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
+def instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
     """Return the printed fields of an instance: the task's result, and fields that help to recognise it."""
     return {
         **hook.as_dict(instance),
@@ -97,6 +97,21 @@ def _instance_row(hook: AstroZeroHook, instance: BpmInstance) -> dict[str, Any]:
         "label": instance.label,
         "current_element": instance.current_element,
     }
+
+
+def print_rows(
+    rows: Sequence[dict[str, Any]], output: str, columns: tuple[str, ...], *, hidden: tuple[str, ...]
+) -> None:
+    """Print rows.
+
+    :param rows: the rows, all with the same fields.
+    :param output: the format.
+    :param columns: the fields that a table shows.
+    :param hidden: fields that only a table shows, because others have the same for programs.
+    """
+    if output not in NARROW:
+        rows = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+    _print([*rows], output, columns)
 
 
 def _print_one(row: dict[str, Any], output: str) -> None:

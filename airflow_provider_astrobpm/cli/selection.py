@@ -23,23 +23,27 @@ if TYPE_CHECKING:
 
 
 def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str) -> ListingFilter:
-    """Return the filter that a command was given.
+    """Return the filter that a command was given. A command need not have all of its options.
 
     :param timezone: the zone of the API's timestamps, if the connection sets it.
     :param conn_id: the connection, for the error.
     :raises ValueError: if an argument is invalid, or an age is given and the zone is unknown.
     """
-    for text, option in ((args.bpm_name, "--bpm-name"), (args.business_key, "--business-key")):
+    business_key, state = getattr(args, "business_key", None), getattr(args, "state", None)
+    for text, option in ((args.bpm_name, "--bpm-name"), (business_key, "--business-key")):
         if text is not None:
             validation.identifier(text, option)
     older, younger = (
         None if text is None else parse_age(text, option)
-        for text, option in ((args.older_than, "--older-than"), (args.younger_than, "--younger-than"))
+        for text, option in (
+            (args.older_than, "--older-than"),
+            (getattr(args, "younger_than", None), "--younger-than"),
+        )
     )
     return ListingFilter(
-        states=states_named(args.state, "--state") if args.state else None,
+        states=states_named(state, "--state") if state else None,
         bpm_name=args.bpm_name,
-        business_key=args.business_key,
+        business_key=business_key,
         ages=limits(older, younger, timezone=timezone, connection=conn_id),
         now=time.time(),
     )

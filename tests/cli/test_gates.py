@@ -1,0 +1,318 @@
+"""``gates``, ``gates --orphans`` and ``terminate --orphans`` against a real database of Airflow and the emulator."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_astrobpm._airflow import version_compat, waiting_tasks
+from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
+from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
+from airflow_provider_astrobpm.operators import bpm as operators
+from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
+from airflow_provider_astrobpm.task_base.task_state_record import STORE_KEYS
+from airflow_provider_astrobpm.triggers import bpm as triggers
+from tests.cli.conftest import MODULE, Run, connection, process
+from tests.support.airflow_rows import AirflowRows, airflow_rows
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+BPM, OTHER = "SupplierOnboarding", "PublishApproval"
+CONN = "astro_zero_default"
+HOUR = 3600.0
+
+
+class Scene:
+    """Tasks in Airflow's database, and their instances in the emulator."""
+
+    def __init__(self, rows: AirflowRows, emulator: EmulatorControl) -> None:
+        self.rows = rows
+        self.emulator = emulator
+
+    def instance(self, dag_id: str, run_id: str, task_id: str, index: int = -1, bpm: str = BPM) -> str:
+        """Start the instance of a task."""
+        key = TaskIdentity(dag_id, run_id, task_id, index).key(1)
+        instance_id: str = self.emulator.start(bpm, business_key=key)["id"]
+        return instance_id
+
+    def deferred(self, run_id: str, *, hours: float = 1, index: int = -1, bpm: str = BPM, **wait: Any) -> str:
+        """Add a deferred start."""
+        instance_id = self.instance("gates", run_id, "approve", index, bpm)
+        trigger = triggers.AstroZeroBpmInstanceTrigger(
+            astro_zero_conn_id=CONN, instance_id=instance_id, bpm_name=bpm, **wait
+        )
+        self.rows.task(
+            "gates", run_id, "approve", "deferred", map_index=index, seconds_ago=hours * HOUR, trigger=trigger
+        )
+        return instance_id
+
+    def ended(self, run_id: str, state: str | None = "failed", **task: Any) -> str:
+        """Add a task that has left its instance open."""
+        instance_id = self.instance("gates", run_id, "approve")
+        self.rows.task("gates", run_id, "approve", state, **{"xcoms": {"instance_id": instance_id}, **task})
+        return instance_id
+
+    def done(self) -> None:
+        """Store the rows, and forget the requests so far."""
+        self.rows.session.commit()
+        self.emulator.requests()
+
+
+@pytest.fixture
+def scene(emulator: EmulatorControl) -> Iterator[Scene]:
+    with airflow_rows() as rows:
+        yield Scene(rows, emulator)
+
+
+def queries(emulator: EmulatorControl, since: int) -> Counter[str]:
+    return Counter(
+        entry["path"] + entry["detail"]
+        for entry in emulator.requests()
+        if entry["kind"] == "query" and entry["number"] > since
+    )
+
+
+def newest(emulator: EmulatorControl) -> int:
+    return max((entry["number"] for entry in emulator.requests()), default=0)
+
+
+def open_ids(emulator: EmulatorControl) -> set[str]:
+    return {one["id"] for one in emulator.instances() if not one["closed"]}
+
+
+def test_names_of_the_database_are_those_of_the_code() -> None:
+    paths = {f"{one.__module__}.{one.__qualname__}" for one in (
+        triggers.AstroZeroBpmInstanceTrigger, triggers.AstroZeroBpmBatchTrigger,
+    )}  # fmt: skip
+    assert paths == {waiting_tasks.INSTANCE_TRIGGER, waiting_tasks.BATCH_TRIGGER}
+    assert waiting_tasks.START_RECORD in STORE_KEYS.values()
+    waiting = {"AstroZeroStartBpmInstanceOperator", waiting_tasks.BATCH_OPERATOR}
+    assert set(operators.__all__) == waiting | waiting_tasks.OPERATORS_WITHOUT_WAIT
+    fields = operators.AstroZeroStartBpmInstanceOperator.template_fields
+    assert {waiting_tasks.CONNECTION_FIELD, "bpm_name", "business_key"} <= set(fields)
+    assert "instance_id" not in fields
+
+
+def test_500_waiting_tasks_and_40_orphans(
+    scene: Scene, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch, emulator_server: EmulatorServer
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, timezone="UTC"))
+    awaited = {scene.deferred(f"run-{number}", hours=1 + number) for number in range(500)}
+    orphans = {scene.ended(f"orphan-{number}") for number in range(40)}
+    left = {
+        *(scene.ended(f"published-{number}", "success") for number in range(5)),
+        *(scene.ended(f"retried-{number}", "up_for_retry") for number in range(5)),
+        *(scene.ended(f"recent-{number}", changed_ago=60) for number in range(5)),
+        *(scene.ended(f"unrecorded-{number}", xcoms={}) for number in range(5)),
+        *(scene.instance("gates", f"elsewhere-{number}", "approve") for number in range(5)),
+        *(emulator.start(BPM, business_key=f"order-{number}")["id"] for number in range(5)),
+    }
+    scene.done()
+
+    since = newest(emulator)
+    shown = process(MODULE, "gates", "--output", "json")
+    assert shown.code == 0, shown.err
+    assert {row["instance_id"] for row in shown.rows} == awaited
+    assert len(shown.rows) == 500
+    waits = [row["waiting_seconds"] for row in shown.rows]
+    assert waits == sorted(waits, reverse=True)
+    assert {(row["state"], row["bpm_name"]) for row in shown.rows} == {("Waiting for user interaction", BPM)}
+    asked = [entry for entry in emulator.requests() if entry["kind"] == "query" and entry["number"] > since]
+    assert len(asked) == len(OPEN_STATES), "one request for each open state"
+
+    since = newest(emulator)
+    preview = process(MODULE, "gates", "--orphans", "--output", "json")
+    assert {row["id"] for row in preview.rows} == orphans
+    assert {row["task_state"] for row in preview.rows} == {"failed"}
+    asked = [entry for entry in emulator.requests() if entry["kind"] == "query" and entry["number"] > since]
+    assert len(asked) == len(OPEN_STATES)
+
+    refused = process(MODULE, "terminate", "--orphans", "--output", "json")
+    assert refused.code == 2
+    assert {row["id"] for row in refused.rows} == orphans
+    assert emulator.counts()["action"] == 0
+
+    done = process(MODULE, "terminate", "--orphans", "--yes")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[-2:] == ["Terminate 40 instances.", "Terminated 40 of 40."]
+    assert open_ids(emulator) == awaited | left
+    assert emulator.counts()["action"] == 40
+    again = process(MODULE, "terminate", "--orphans", "--yes")
+    assert (again.code, again.err.splitlines()[-1]) == (0, "Nothing to do: no instance matches.")
+
+
+def test_each_way_of_waiting(scene: Scene, run: Run, emulator: EmulatorControl) -> None:
+    deadline = time.time() + HOUR
+    deferred = scene.deferred("deferred", index=3, hours=30, deadline=deadline, bpm=OTHER)
+    held = scene.instance("gates", "held", "approve")
+    scene.rows.task(
+        "gates", "held", "approve", "running", operator="OwnSubclass", xcoms={"instance_id": held},
+        fields={"astro_zero_conn_id": CONN, "bpm_name": BPM, "business_key": None}, seconds_ago=20 * HOUR,
+    )  # fmt: skip
+    poked = emulator.start(BPM, business_key="order-1")["id"]
+    scene.rows.task(
+        "gates", "poked", "sense", "up_for_reschedule", operator="AstroZeroBpmInstanceSensor", seconds_ago=10 * HOUR,
+        fields={"astro_zero_conn_id": CONN, "instance_id": None, "business_key": "order-1", "bpm_name": BPM},
+    )  # fmt: skip
+    scene.rows.task(
+        "gates", "unknown", "sense", "running", operator="AstroZeroBpmInstanceSensor", seconds_ago=5 * HOUR,
+        fields={"astro_zero_conn_id": "***", "instance_id": "***", "business_key": None, "bpm_name": None},
+    )  # fmt: skip
+    identity = TaskIdentity("gates", "batch", "start_all")
+    members = [
+        emulator.start(BPM, business_key=identity.batch_key(BatchKey(1, number, "k3xq")))["id"]
+        for number in (1, 2, 3)
+    ]
+    batch = triggers.AstroZeroBpmBatchTrigger(
+        astro_zero_conn_id=CONN,
+        task_key={"dag_id": "gates", "run_id": "batch", "task_id": "start_all", "map_index": -1},
+        batch_key=identity.batch_prefix,
+    )
+    scene.rows.task(
+        "gates", "batch", "start_all", "deferred", operator="AstroZeroStartBpmBatchOperator", trigger=batch,
+        xcoms={"instance_ids": [*members, None], "met": [2], "bpm_names": [BPM]}, seconds_ago=HOUR,
+    )  # fmt: skip
+    for operator in ("AstroZeroTerminateBpmInstanceOperator", "BashOperator"):
+        fields = (
+            {"astro_zero_conn_id": CONN, "instance_id": held}
+            if "Astro" in operator
+            else {"bash_command": "ls"}
+        )
+        scene.rows.task("gates", operator, "other", "running", operator=operator, fields=fields)
+    scene.done()
+
+    emulator.act(members[0], "approve")
+    shown = run("gates", "--output", "json")
+    assert shown.code == 0, shown.err
+    rows = {row["run_id"]: row for row in shown.rows}
+    assert list(rows) == ["deferred", "held", "poked", "unknown", "batch"]
+    assert [row["held_by"] for row in rows.values()] == ["triggerer", "worker", "none", "worker", "triggerer"]
+    assert [row["instance_id"] for row in rows.values()] == [deferred, held, poked, None, None]
+    assert [row["state"] for row in rows.values()][:4] == ["Waiting for user interaction"] * 3 + [None]
+    assert (rows["deferred"]["map_index"], rows["held"]["map_index"]) == (3, None)
+    assert rows["deferred"]["deadline"] is not None
+    assert [row["deadline"] for row in rows.values()][1:] == [None, None, None, "none"]
+    assert rows["unknown"]["conn_id"] is None
+    batch_row = rows["batch"]
+    assert (batch_row["instances"], batch_row["open_instances"]) == (2, 1)
+    assert batch_row["state"] == "Completed OK: 1, Waiting for user interaction: 1"
+
+    each = run("gates", "--instances", "--output", "json").rows
+    assert [row["instance_id"] for row in each if row["run_id"] == "batch"] == [members[0], members[2]]
+    older = run("gates", "--older-than", "15h", "--output", "json").rows
+    assert [row["run_id"] for row in older] == ["deferred", "held"]
+    named = run("gates", "--bpm-name", OTHER, "--output", "json")
+    assert [row["run_id"] for row in named.rows] == ["deferred"]
+    assert "skipped 1 of which the process is unknown" in named.err
+    assert run("gates", "--conn-id", "another", "--output", "json").rows == []
+    table = run("gates", "--output", "plain").out
+    assert "approve[3]" in table
+    assert "1 of 2 open" in table
+    # It is unknown what one of the sensors waits for, so nothing is an orphan.
+    scene.ended("orphan")
+    scene.done()
+    nothing = run("gates", "--orphans", "--output", "json")
+    assert nothing.rows == []
+    assert "perhaps awaited by a task of which it is unknown what it waits for" in nothing.err
+
+
+def test_an_awaited_instance_that_has_ended_costs_one_request_a_state(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    ended, gone = scene.deferred("ended"), scene.deferred("gone")
+    scene.done()
+    emulator.act(ended, "approve")
+    emulator.delete(gone) if hasattr(emulator, "delete") else None
+    since = newest(emulator)
+    rows = {row["run_id"]: row for row in run("gates", "--output", "json").rows}
+    assert rows["ended"]["state"] == "Completed OK"
+    asked = [entry for entry in emulator.requests() if entry["kind"] == "query" and entry["number"] > since]
+    assert len(asked) == len(STATES)
+
+
+def test_tasks_are_shown_although_astro_zero_cannot_be_read(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    instance_id = scene.deferred("deferred")
+    scene.done()
+    emulator.fault("query", "status", status=400, times=99)
+    shown = run("gates", "--output", "json")
+    assert shown.code == 1
+    assert [(row["instance_id"], row["state"]) for row in shown.rows] == [(instance_id, None)]
+    assert "could not be listed" in shown.err
+    refused = run("terminate", "--orphans", "--yes")
+    assert refused.code == 1
+
+
+def test_a_task_that_continues_after_the_preview_keeps_its_instance(
+    scene: Scene, run: Run, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
+
+    from airflow_provider_astrobpm.cli import change_commands  # noqa: PLC0415
+
+    cleared, orphan = scene.ended("cleared"), scene.ended("orphan")
+    scene.done()
+
+    def clear_meanwhile(_count: str, *, yes: bool) -> bool:
+        table = TaskInstance.__table__
+        scene.rows.session.execute(table.update().where(table.c.run_id == "cleared").values(state="queued"))
+        scene.rows.session.commit()
+        return yes
+
+    monkeypatch.setattr(change_commands, "_is_confirmed", clear_meanwhile)
+    done = run("terminate", "--orphans", "--yes", "--output", "json")
+    assert {row["id"] for row in done.rows} == {cleared, orphan}, "the preview"
+    assert "Left alone, because their tasks have changed meanwhile: 1 instance." in done.err
+    assert open_ids(emulator) == {cleared}
+
+
+@pytest.mark.skipif(
+    version_compat.task_state_model() is None, reason="Airflow 3.3 brought the task state store"
+)
+def test_the_record_of_a_task_names_its_instance_too(scene: Scene, run: Run) -> None:
+    instance_id = scene.instance("gates", "recorded", "approve")
+    scene.rows.task(
+        "gates", "recorded", "approve", "failed", record={"generation": 1, "instance_id": instance_id}
+    )
+    scene.done()
+    assert [row["id"] for row in run("gates", "--orphans", "--output", "json").rows] == [instance_id]
+
+
+def test_the_launches_of_a_failed_batch_are_orphans(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    identity = TaskIdentity("gates", "batch", "start_all")
+    members = [
+        emulator.start(BPM, business_key=identity.batch_key(BatchKey(1, number, "k3xq")))["id"]
+        for number in (1, 2)
+    ]
+    scene.rows.task("gates", "batch", "start_all", "failed", xcoms={"instance_ids": members})
+    scene.done()
+    shown = run("gates", "--orphans", "--bpm-name", BPM, "--output", "json").rows
+    assert {row["id"] for row in shown} == set(members)
+    assert run("gates", "--orphans", "--bpm-name", OTHER, "--output", "json").rows == []
+
+
+def test_wrong_use_is_refused(run: Run) -> None:
+    for arguments, words in (
+        (("terminate", "--orphans", "i1"), "--orphans selects the instances itself"),
+        (("gates", "--orphans", "--instances"), "--instances is for waiting tasks"),
+        (("gates", "--older-than", "soon"), "--older-than must be an age"),
+    ):
+        done = run(*arguments)
+        assert (done.code, words in done.err) == (2, True), done.err
+
+
+def test_a_database_that_cannot_be_read_is_an_error(tmp_path: Any) -> None:
+    environment = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/empty.db"}
+    import os  # noqa: PLC0415
+
+    done = process(MODULE, "gates", env=os.environ | environment)
+    assert done.code == 1
+    assert done.err.startswith("Airflow's database cannot be read here (OperationalError).")

@@ -1,0 +1,152 @@
+"""Puts task instances, with their triggers, XComs and rendered fields, into Airflow's database, through Airflow's own models."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+
+from airflow_provider_astrobpm._airflow import version_compat
+
+
+def moment(seconds_ago: float) -> datetime:
+    return datetime.fromtimestamp(time.time() - seconds_ago, timezone.utc)
+
+
+class AirflowRows:
+    """Adds rows to Airflow's database.
+
+    :param session: a session of the database.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self._runs: set[tuple[str, str]] = set()
+
+    def task(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        state: str | None,
+        *,
+        operator: str = "AstroZeroStartBpmInstanceOperator",
+        map_index: int = -1,
+        seconds_ago: float = 3600,
+        changed_ago: float | None = None,
+        trigger: Any = None,
+        xcoms: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a task instance.
+
+        :param seconds_ago: when it began.
+        :param changed_ago: when it changed last; by default when it began.
+        :param trigger: the trigger for which it is deferred.
+        :param xcoms: its XComs.
+        :param fields: its rendered fields.
+        :param record: its record in the task state store (Airflow 3.3).
+        """
+        self._add_run(dag_id, run_id)
+        row = None
+        if trigger is not None:
+            row = Trigger.from_object(trigger)
+            self.session.add(row)
+            self.session.flush()
+        changed = moment(seconds_ago if changed_ago is None else changed_ago)
+        ended = state in {"failed", "success", "skipped", "upstream_failed", "removed"}
+        values = {
+            "id": uuid.uuid4(),
+            "dag_id": dag_id,
+            "run_id": run_id,
+            "task_id": task_id,
+            "map_index": map_index,
+            "region_index": map_index,
+            "state": state,
+            "operator": operator,
+            "pool": "default_pool",
+            "try_number": 1,
+            "max_tries": 0,
+            "start_date": moment(seconds_ago),
+            "end_date": changed if ended else None,
+            "updated_at": changed,
+            "trigger_id": None if row is None else row.id,
+        }
+        table = TaskInstance.__table__
+        self.session.execute(
+            table.insert(), [{name: value for name, value in values.items() if name in table.c}]
+        )
+        for key, value in (xcoms or {}).items():
+            XComModel.set(
+                key,
+                value,
+                dag_id=dag_id,
+                run_id=run_id,
+                task_id=task_id,
+                map_index=map_index,
+                session=self.session,
+            )
+        if fields is not None:
+            self._add_fields(values, dict(fields))
+        if record is not None:
+            model = version_compat.task_state_model()
+            self.session.execute(model.__table__.insert(), [self._record(model, values, record)])
+
+    def _add_run(self, dag_id: str, run_id: str) -> None:
+        if (dag_id, run_id) in self._runs:
+            return
+        self._runs.add((dag_id, run_id))
+        run = DagRun(
+            dag_id=dag_id,
+            run_id=run_id,
+            run_type="manual",
+            state="running",
+            logical_date=None,
+            run_after=moment(0),
+        )
+        self.session.add(run)
+        self.session.flush()
+
+    def _add_fields(self, values: Mapping[str, Any], fields: dict[str, Any]) -> None:
+        table = RenderedTaskInstanceFields.__table__
+        row = {**values, "task_instance_id": values["id"], "id": uuid.uuid4(), "rendered_fields": fields}
+        self.session.execute(
+            table.insert(), [{name: value for name, value in row.items() if name in table.c}]
+        )
+
+    def _record(self, model: Any, values: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        run = (
+            self.session.query(DagRun.id).filter_by(dag_id=values["dag_id"], run_id=values["run_id"]).scalar()
+        )
+        row = {**values, "dag_run_id": run, "key": "astro_zero_launch", "value": json.dumps(record)}
+        row["updated_at"] = moment(0)
+        return {name: value for name, value in row.items() if name in model.__table__.c and name != "id"}
+
+
+@contextmanager
+def airflow_rows() -> Iterator[AirflowRows]:
+    """Provide an empty set of rows, and remove all runs and triggers at the beginning and at the end."""
+
+    def clear() -> None:
+        with create_session() as session:
+            session.execute(DagRun.__table__.delete())
+            session.execute(Trigger.__table__.delete())
+
+    clear()
+    try:
+        with create_session() as session:
+            yield AirflowRows(session)
+    finally:
+        clear()
