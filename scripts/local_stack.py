@@ -207,13 +207,16 @@ class Stack:
         child = self.start("emulator", command, environment())
         return child.wait_for("emulator's address", lambda: parse_emulator(child.output()), seconds=20)
 
-    def airflow_environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
+    def airflow_environment(
+        self, emulator: Emulator, programs: str | None = None, **settings: str
+    ) -> dict[str, str]:
         """Return the environment of an Airflow that writes only to the scratch folder.
 
+        :param programs: the folder of Airflow's programs, if it is not installed beside this Python.
         :param settings: other variables, by name; they override those that are set here.
         """
         return {
-            **environment(),
+            **environment(programs),
             "AIRFLOW_HOME": str(self.home),
             CONNECTION_VARIABLE: emulator.connection,
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
@@ -229,18 +232,22 @@ class Deployment:
     Its API requires no login. Only :meth:`start_triggerer` starts triggerers. Only :meth:`start_worker` starts workers,
     which not every executor needs.
 
+    :param programs: the folder of Airflow's programs, if it is not installed beside this Python.
     :param settings: other environment variables, by name. If none sets the database, it is a file in the scratch folder.
     """
 
-    def __init__(self, stack: Stack, emulator: Emulator, **settings: str) -> None:
+    def __init__(
+        self, stack: Stack, emulator: Emulator, programs: str | None = None, **settings: str
+    ) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         self.database = None if DATABASE_VARIABLE in settings else stack.home / "airflow.db"
         self.components: list[Child] = []
         self._stack = stack
         self._triggerers = count(1)
         self._workers = count(1)
-        self._env = stack.airflow_environment(
+        self.env = stack.airflow_environment(
             emulator,
+            programs,
             AIRFLOW__API__BASE_URL=self.url,
             AIRFLOW__API__HOST="127.0.0.1",
             AIRFLOW__API__PORT=str(port),
@@ -256,7 +263,7 @@ class Deployment:
 
     def start(self) -> None:
         """Create the database and start every component except triggerers. Does not wait until they are ready."""
-        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds=120)
+        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self.env, seconds=120)
         if self.database is not None:
             with closing(sqlite3.connect(self.database)) as connection:
                 # Several processes write; readers must not block them.
@@ -277,7 +284,8 @@ class Deployment:
         return self._start(name, "celery", "worker", "--skip-serve-logs", *own)
 
     def _start(self, name: str, *command: str) -> Child:
-        child = self._stack.start(name, ["airflow", *command], self._env)
+        # Not in the repository, from whose folder Python could import the provider.
+        child = self._stack.start(name, ["airflow", *command], self.env, self._stack.home)
         self.components.append(child)
         return child
 
@@ -308,9 +316,15 @@ def _signals_end_the_script() -> Iterator[None]:
 def environment(programs: str | None = None) -> dict[str, str]:
     """Return this process's environment without Airflow settings, and without a proxy for the loopback interface.
 
-    :param programs: the first folder of the PATH; by default the scripts folder of this Python.
+    :param programs: the programs of another Python, which come first on the PATH. Variables that select a Python, or change what it
+        imports, are left out then.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    others = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"} if programs else set()
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AIRFLOW") and name not in others
+    }
     return {
         **kept,
         "PATH": os.pathsep.join(
