@@ -97,6 +97,10 @@ def find_python(minor: int) -> str | None:
     # pyenv has a program for each version on the PATH, which works only for versions that are selected.
     env = {**os.environ, "PYENV_VERSION": f"3.{minor}"}
     asked = subprocess.run(
-        [command, "-c", "import sys; print(sys.executable)"], env=env, capture_output=True, text=True, check=False
+        [command, "-c", "import sys; print(sys.executable)"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return asked.stdout.strip() or None if asked.returncode == 0 else None

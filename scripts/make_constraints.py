@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("dev", "ha", "browser", "docs")
 
+
 def oldest_versions() -> list[str]:
     """Return each dependency that ``pyproject.toml`` declares, pinned to its lower bound."""
     declared = [Requirement(line) for line in metadata.requires("airflow-provider-astrobpm") or []]

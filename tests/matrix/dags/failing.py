@@ -1,4 +1,4 @@
-"""Waits that fail at once and leave their instances open. A run with ``patient`` in its conf waits for a long time."""
+"""Waits that fail at once and leave their instances open. After a clear they are patient."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def be_patient_after_a_clear(context: Any) -> None:
 
 COMMON: dict[str, Any] = {
     "task_id": "approve",
+    "astro_zero_conn_id": "{{ dag_run.conf.get('connection', 'astro_zero_default') }}",
     "bp_statuses": ["Approved"],
     "poll_interval": 1,
     "deferrable": True,

@@ -29,6 +29,7 @@ def dies_once(context: Any) -> None:
 
 COMMON: dict[str, Any] = {
     "task_id": "approve",
+    "astro_zero_conn_id": "{{ dag_run.conf.get('connection', 'astro_zero_default') }}",
     "bp_statuses": ["Approved"],
     "poll_interval": 1,
     "deferrable": True,
