@@ -57,7 +57,7 @@ def prepare(line: Line, wheel: Path) -> Path:
     programs, stamp = folder / "bin", folder / "pins"
     pins = hashlib.sha256(line.constraints.read_bytes()).hexdigest() + f" {found}"
     uv = [sys.executable, "-m", "uv"]
-    install = [*uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", programs / "python"]
+    install: list[str | Path] = [*uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", programs / "python"]
     if not stamp.is_file() or stamp.read_text() != pins:
         print(f"Create an environment with {found}", flush=True)
         run(*uv, "venv", "--quiet", "--clear", "--python", found, folder)
