@@ -6,6 +6,7 @@ OUTCOME ?= approve
 TESTS ?=
 LINES ?=
 DEPTH ?= half
+JOBS ?= 2
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
@@ -76,7 +77,7 @@ test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery
 	@$(BIN)/pytest -m ha -n 0 -q tests/ha $(TESTS)
 
 test-matrix: $(STAMP)  ## Run the wheel on every line of Airflow (LINES="3.0 3.4=smoke" chooses, DEPTH=smoke for less), and write docs/versions.md
-	@PYTHONPATH=.:scripts $(BIN)/python -m tests.matrix --depth $(DEPTH) $(LINES)
+	@PYTHONPATH=.:scripts $(BIN)/python -m tests.matrix --depth $(DEPTH) --jobs $(JOBS) $(LINES)
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
 	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/waiting/test_interleavings.py

@@ -48,13 +48,15 @@ Airflow declares Python 3.14 from 3.2 on. The pins of 3.2, 3.3 and 3.4 resolve f
 class Result:
     """What a run of the tests on one line has shown.
 
-    :param seconds: how long the tests took.
+    :param installed: the seconds until the line and the wheel were installed.
+    :param seconds: the seconds until the tests had ended.
     :param found: the versions, and by row whether the expected value was observed, and by which test.
     """
 
     line: Line
     depth: str
     passed: bool
+    installed: float
     seconds: float
     found: dict[str, Any] = field(default_factory=dict)
 
@@ -68,7 +70,7 @@ class Result:
         seen = sum(row["as expected"] for row in rows.values())
         return (
             f"Airflow {self.found.get('airflow', self.line.name)} on Python {self.found.get('python', '?')} ({self.depth}): {words},"
-            f" {seen} rows observed, {self.seconds:.0f} s"
+            f" {seen} rows observed, {self.seconds:.0f} s ({self.installed:.0f} s to install)"
         )
 
     def observed(self, row: str) -> bool:

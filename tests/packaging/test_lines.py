@@ -47,7 +47,9 @@ def test_package_allows_the_pythons_of_all_lines() -> None:
         assert f"Python :: 3.{minor}" in text
 
 
-def test_finds_this_python_and_none_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_finds_this_python_and_none_that_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert find_python(sys.version_info[1]) == sys.executable
     broken = tmp_path / "python3.99"  # as pyenv has them for versions that are not selected
     broken.write_text("#!/bin/sh\nexit 127\n")
@@ -71,9 +73,11 @@ def test_line_runs_on_its_python_or_else_on_the_newest(monkeypatch: pytest.Monke
 
 
 def result(name: str, *, without: str = "") -> Result:
-    rows = {row: {"test": f"tests/matrix/test_x.py::{row}", "as expected": True} for row in ROWS if row != without}
+    rows = {
+        row: {"test": f"tests/matrix/test_x.py::{row}", "as expected": True} for row in ROWS if row != without
+    }
     found = {"airflow": f"{name}.1", "python": "3.12.1", "rows": rows}
-    return Result(LINES[name], "half", passed=True, seconds=1, found=found)
+    return Result(LINES[name], "half", passed=True, installed=1, seconds=2, found=found)
 
 
 def cells_of(text: str, row: str) -> list[str]:
