@@ -263,7 +263,7 @@ class Deployment:
 
     def start(self) -> None:
         """Create the database and start every component except triggerers. Does not wait until they are ready."""
-        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self.env, seconds=120)
+        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self.env, seconds=600)
         if self.database is not None:
             with closing(sqlite3.connect(self.database)) as connection:
                 # Several processes write; readers must not block them.
