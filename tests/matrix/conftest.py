@@ -22,7 +22,7 @@ from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from local_stack import SIGNALS, Deployment, Emulator, Stack, living
 from tests.deployment.conftest import SETTINGS, Airflow
 from tests.matrix.rows import ROWS
-from tests.matrix.runs import Begin, Run
+from tests.matrix.runs import LATE, Begin, Run
 from tests.support.deployed import Found
 
 DAGS = Path(__file__).parent / "dags"
@@ -32,7 +32,7 @@ LATER = {"loops.py": ("3.4", 4), "two_approvals.py": ("3.1", 1)}
 READS = 5  # of what Airflow does not answer in time
 PATIENCE = 600.0  # seconds to wait for an expected condition: all runs begin together
 GRACE = 1  # seconds after which a started instance certainly shows in the lists
-DEFAULT, WATCHED, LATE = "astro_zero_default", "watched_zero", "late_zero"
+DEFAULT, WATCHED, INCIDENTS = "astro_zero_default", "watched_zero", "late_zero"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -161,7 +161,7 @@ def begun(request: pytest.FixtureRequest) -> dict[str, Begin]:
 @pytest.fixture(scope="session")
 def airflow(line: Line, begun: dict[str, Begin], observations: Observations) -> Iterator[LineAirflow]:
     """The deployment, up, with one triggerer."""
-    names = [DEFAULT, WATCHED, LATE, *(f"zero_{number}" for number in range(len(begun)))]
+    names = [DEFAULT, WATCHED, INCIDENTS, *(f"zero_{number}" for number in range(len(begun)))]
     with ExitStack() as cleanup:
         servers = {name: cleanup.enter_context(EmulatorServer()) for name in names}
         stack = cleanup.enter_context(Stack())
@@ -174,7 +174,12 @@ def airflow(line: Line, begun: dict[str, Begin], observations: Observations) -> 
             for name, server in servers.items()
         }
         emulator = Emulator(servers[DEFAULT].url, connections["AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"])
-        settings = {**SETTINGS, "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS), "AIRFLOW__CORE__PARALLELISM": "12"}
+        settings = {
+            **SETTINGS,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW__CORE__PARALLELISM": "12",
+            "MATRIX_LATE": str(LATE),
+        }
         deployment = Deployment(stack, emulator, os.environ["MATRIX_PROGRAMS"], **{**settings, **connections})
         airflow = LineAirflow(deployment, stack, servers, line)
         deployment.start()

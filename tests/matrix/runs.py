@@ -13,6 +13,7 @@ from tests.deployment.conftest import TASK, Wait
 from tests.support.deployed import Found
 
 LOOPED = "review.approve"
+LATE = 15.0  # seconds after which a process dies late in its wait, half of its time
 
 
 @dataclass(frozen=True)

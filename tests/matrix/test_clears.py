@@ -37,7 +37,7 @@ def cleared(run: Run, way: str, line: Line, each: int) -> str:
     :param each: the number of instances that the task has started.
     """
     assert run.until_ended("approve") == "failed"
-    assert (f'tick \\\\"{BOX}\\\\"' in run.log("approve")) is (line.name >= CHOICE)
+    assert (f'tick \\"{BOX}\\"' in run.log("approve")) is (line.name >= CHOICE)
     before = [instance["id"] for instance in run.still_open]
     assert len(before) == each
     clear(run, way, line, "approve")

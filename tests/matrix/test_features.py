@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.matrix.conftest import LATE
+from tests.matrix.conftest import INCIDENTS
 from tests.matrix.runs import Begin, begins
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_notifier_for_a_deadline(
 ) -> None:
     run = runs["late"]
     run.until_asked()
-    reported = airflow.servers[LATE].control
+    reported = airflow.servers[INCIDENTS].control
     if facts["alerts"] == "airflow.sdk":
         run.until("both alerts have started a process", lambda: len(reported.instances()) >= 2 or None)
     run.decide()

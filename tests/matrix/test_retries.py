@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.matrix.dags.stories import LATE
 from tests.matrix.rows import FAILS, RESUMES, TERMINATES
-from tests.matrix.runs import Begin, begins
+from tests.matrix.runs import LATE, Begin, begins
 from tests.support.deployed import seconds_of
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.matrix
 
 Observe = Callable[[str, Any], None]
 PROCESS = "SupplierOnboarding"
+POLLED = 12  # requests after which a watch has certainly seen what had ended before
 
 
 @begins(run=Begin("waits_deferred"))
@@ -56,7 +57,7 @@ def test_watcher_without_a_triggerer(airflow: LineAirflow, observe: Observe) -> 
 
     def until_watched() -> None:
         known = zero.counts()["query"]
-        airflow.until("a watch polls", lambda: zero.counts()["query"] > known + 4 or None)
+        airflow.until("a watch polls", lambda: zero.counts()["query"] > known + POLLED or None)
 
     airflow.settle()
     until_watched()

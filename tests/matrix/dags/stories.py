@@ -22,7 +22,7 @@ from airflow_provider_astrobpm.operators.bpm import (
 )
 
 BPM = "PublishApproval"
-LATE = 15.0  # seconds after which a process dies late in its wait
+LATE = float(os.environ["MATRIX_LATE"])  # seconds after which a process dies late in its wait
 NUMBER_OF_RETRIES = Path(os.environ["AIRFLOW_HOME"], "retries")
 """A file with the ``retries`` of a task."""
 
