@@ -5,6 +5,9 @@ PINS ?= airflow-3.3
 OUTCOME ?= approve
 TESTS ?=
 TAG ?=
+LINES ?=
+DEPTH ?= half
+JOBS ?= 2
 INTERLEAVINGS ?= 100000
 HISTORIES ?= 100000
 COMBINATIONS ?= 200
@@ -29,7 +32,7 @@ RELEASE_STAMP := .venv/.ready-release-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean coverage mutation bench-scale soak fuzz
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build release-check constraints clean coverage mutation bench-scale soak fuzz test-matrix
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +109,9 @@ $(NEXT_STAMP): pyproject.toml $(NEXT_CONSTRAINTS) | $(STAMP)
 
 test-next: $(NEXT_STAMP)  ## Run the tests of the next Airflow, a pre-release, in an environment of its own (takes TESTS too)
 	@$(NEXT_BIN)/pytest -m next -n 0 -q tests/next $(TESTS)
+
+test-matrix: $(STAMP)  ## Run the wheel on every line of Airflow (LINES="3.0 3.4=smoke" chooses, DEPTH=smoke for less), and write docs/versions.md
+	@PYTHONPATH=.:scripts $(BIN)/python -m tests.matrix --depth $(DEPTH) --jobs $(JOBS) $(LINES)
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
 	@INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/pytest -n auto -q tests/waiting/test_interleavings.py
@@ -187,5 +193,5 @@ constraints: $(STAMP)  ## Resolve constraints/ anew, to the newest versions
 	@$(BIN)/python scripts/make_constraints.py
 
 clean:  ## Remove everything that these commands made
-	@rm -rf .venv .venv-next dist build mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	@rm -rf .venv .venv-lines .venv-next dist build mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -210,13 +210,16 @@ class Stack:
         child = self.start("emulator", command, environment())
         return child.wait_for("emulator's address", lambda: parse_emulator(child.output()), seconds)
 
-    def airflow_environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
+    def airflow_environment(
+        self, emulator: Emulator, programs: str | None = None, **settings: str
+    ) -> dict[str, str]:
         """Return the environment of an Airflow that writes only to the scratch folder.
 
+        :param programs: the folder of Airflow's programs, if it is not installed beside this Python.
         :param settings: other variables, by name; they override those that are set here.
         """
         return {
-            **environment(),
+            **environment(programs),
             "AIRFLOW_HOME": str(self.home),
             CONNECTION_VARIABLE: emulator.connection,
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
@@ -232,10 +235,13 @@ class Deployment:
     Its API requires no login. Only :meth:`start_triggerer` starts triggerers. Only :meth:`start_worker` starts workers,
     which not every executor needs.
 
+    :param programs: the folder of Airflow's programs, if it is not installed beside this Python.
     :param settings: other environment variables, by name. If none sets the database, it is a file in the scratch folder.
     """
 
-    def __init__(self, stack: Stack, emulator: Emulator, **settings: str) -> None:
+    def __init__(
+        self, stack: Stack, emulator: Emulator, programs: str | None = None, **settings: str
+    ) -> None:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         self.database_url = settings.get(DATABASE_VARIABLE)
         """The address of the database, if the settings have one."""
@@ -243,8 +249,9 @@ class Deployment:
         self._stack = stack
         self._triggerers = count(1)
         self._workers = count(1)
-        self._env = stack.airflow_environment(
+        self.environment = stack.airflow_environment(
             emulator,
+            programs,
             AIRFLOW__API__BASE_URL=self.url,
             AIRFLOW__API__HOST="127.0.0.1",
             AIRFLOW__API__PORT=str(port),
@@ -257,6 +264,7 @@ class Deployment:
             AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
             **settings,
         )
+        """The environment of its components."""
 
     def start(self) -> None:
         """Create the database and start every component except triggerers. Does not wait until they are ready."""
@@ -270,16 +278,11 @@ class Deployment:
 
         :param seconds: the time limit.
         """
-        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self._env, seconds)
+        self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self.environment, seconds)
         if self.database_url is None:
             with closing(sqlite3.connect(self._stack.home / "airflow.db")) as connection:
                 # Several processes write; readers must not block them.
                 connection.execute("PRAGMA journal_mode=WAL")
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment of its components."""
-        return dict(self._env)
 
     def start_triggerer(self, *options: str) -> Child:
         """Start a triggerer, which is ready some seconds later.
@@ -296,8 +299,11 @@ class Deployment:
         return self._start(name, "celery", "worker", "--skip-serve-logs", *own)
 
     def _start(self, name: str, *command: str) -> Child:
-        # By this name PostgreSQL shows which component a connection belongs to.
-        child = self._stack.start(name, ["airflow", *command], {**self._env, "PGAPPNAME": name})
+        # By this name PostgreSQL shows which component a connection belongs to. Not in the repository, from whose folder Python could
+        # import the provider.
+        child = self._stack.start(
+            name, ["airflow", *command], {**self.environment, "PGAPPNAME": name}, self._stack.home
+        )
         self.components.append(child)
         return child
 
@@ -328,9 +334,15 @@ def _signals_end_the_script() -> Iterator[None]:
 def environment(programs: str | None = None) -> dict[str, str]:
     """Return this process's environment without Airflow settings, and without a proxy for the loopback interface.
 
-    :param programs: the first folder of the PATH; by default the scripts folder of this Python.
+    :param programs: the programs of another Python, which come first on the PATH. Variables that select a Python, or change what it
+        imports, are left out then.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    others = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"} if programs else set()
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AIRFLOW") and name not in others
+    }
     return {
         **kept,
         "PATH": os.pathsep.join(

@@ -65,10 +65,7 @@ class Newcomer:
         self._evidence = evidence
         self._venv = stack.home / "venv"
         self._password = secrets.token_hex()
-        # Without variables that select another environment or change its Python.
-        others = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
-        found = environment(str(self._venv / "bin"))
-        self._env = {name: value for name, value in found.items() if name not in others}
+        self._env = environment(str(self._venv / "bin"))
 
     def install(self) -> None:
         """Build the wheel, and install it and Airflow into an empty environment."""

@@ -1,0 +1,1 @@
+../../../example_dags/two_approvals.py
