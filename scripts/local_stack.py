@@ -245,6 +245,8 @@ class Deployment:
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         self.database_url = settings.get(DATABASE_VARIABLE)
         """The address of the database, if the settings have one."""
+        self.database = None if self.database_url else stack.home / "airflow.db"
+        """The file of the database, if the settings have no address."""
         self.components: list[Child] = []
         self._stack = stack
         self._triggerers = count(1)
@@ -279,8 +281,8 @@ class Deployment:
         :param seconds: the time limit.
         """
         self._stack.run("airflow db migrate", ["airflow", "db", "migrate"], self.environment, seconds)
-        if self.database_url is None:
-            with closing(sqlite3.connect(self._stack.home / "airflow.db")) as connection:
+        if self.database is not None:
+            with closing(sqlite3.connect(self.database)) as connection:
                 # Several processes write; readers must not block them.
                 connection.execute("PRAGMA journal_mode=WAL")
 
