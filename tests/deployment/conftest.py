@@ -14,6 +14,7 @@ for a while. That begins when everything that could cause it has verifiably happ
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -83,6 +84,11 @@ WORDS: dict[TriggerEvent, str] = {
     "killed": "Trigger cancelled by user action, invoking on_kill",
     "completed": "trigger completed",
 }
+
+
+def is_overloaded() -> bool:
+    """Return whether the machine has far more to do than it can. Then no duration proves anything."""
+    return os.getloadavg()[0] > 3 * (os.cpu_count() or 1)
 
 
 class Airflow(DeployedAirflow):
