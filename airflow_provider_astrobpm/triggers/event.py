@@ -72,7 +72,7 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         astro_zero_conn_id: str = DEFAULT_CONN_ID,
         queue: str | None = None,
     ) -> None:
-        super().__init__(**_queue_argument(queue))
+        super().__init__(**_queue_argument(queue))  # type: ignore[no-untyped-call]
         self._places = WatchTargets.of(bpm_name, states, bp_statuses)
         self.bpm_name = bpm_name
         self.states = states
