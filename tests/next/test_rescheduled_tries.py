@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
 
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
-from airflow_provider_astrobpm.operators.bpm import (
-    AstroZeroStartBpmBatchOperator,
-    AstroZeroStartBpmInstanceOperator,
-)
-from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
 from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 
 pytestmark = [
@@ -25,8 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Airflow's own warnings
 ]
 
-BPM = "PublishApproval"
-LAUNCHES = {"one": 1, "batch": 2}
+DAGS = Path(__file__).parent / "dags"
+LAUNCHES = {"outage": 1, "outage_of_batch": 2}
 
 
 @contextmanager
@@ -49,11 +44,10 @@ def approving(emulator: EmulatorControl) -> Iterator[None]:
         person.join()
 
 
-def tries_of(kind: str, before_run: Callable[[int], None], **policy: Any) -> tuple[str, list[int]]:
-    """Run a task whose pauses are short. Return how its run ended, and the number of the try of each run of the task.
+def tries_of(dag_id: str, before_run: Callable[[int], None]) -> tuple[str, list[int]]:
+    """Run the task of a DAG. Return how its run ended, and the number of the try of each run of the task.
 
     :param before_run: is called before each run of the task, with the number of runs so far.
-    :param policy: more arguments of the retry policy.
     """
     tries: list[int] = []
 
@@ -61,34 +55,21 @@ def tries_of(kind: str, before_run: Callable[[int], None], **policy: Any) -> tup
         tries.append(context["ti"].try_number)
         before_run(len(tries))
 
-    common: dict[str, Any] = {
-        "task_id": "approve",
-        "bp_statuses": ["Approved"],
-        "poll_interval": 1,
-        "deferrable": False,
-        "max_poll_failure_time": 1,
-        "retries": 1,
-        "retry_delay": timedelta(0),
-        "retry_policy": astro_zero_retry_policy(max_delay=0.1, **policy),
-        "pre_execute": note,
-    }
-    with DAG(f"rescheduled_{kind}", schedule=None) as dag:
-        if kind == "one":
-            AstroZeroStartBpmInstanceOperator(bpm_name=BPM, **common)
-        else:
-            AstroZeroStartBpmBatchOperator(launches=[{"bpm_name": BPM}] * 2, **common)
+    dag = runpy.run_path(str(DAGS / "rescheduled.py"))[dag_id]
+    task = dag.get_task("approve")
+    task.deferrable, task._pre_execute_hook = False, note
     return str(dag.test().state), tries
 
 
 @pytest.fixture
 def server(emulator: AstroZeroEmulator) -> EmulatorControl:
     """The emulator, for a connection that neither resends nor waits long."""
-    emulator.connect(max_attempts=1, start_grace=1)
+    emulator.connect("astro_zero_outage", max_attempts=1, start_grace=1)
     return emulator
 
 
-@pytest.mark.parametrize("kind", LAUNCHES)
-def test_an_outage_uses_up_no_retry(kind: str, server: EmulatorControl) -> None:
+@pytest.mark.parametrize("dag_id", LAUNCHES)
+def test_an_outage_uses_up_no_retry(dag_id: str, server: EmulatorControl) -> None:
     server.outage()
 
     def end_outage(runs: int) -> None:
@@ -96,15 +77,15 @@ def test_an_outage_uses_up_no_retry(kind: str, server: EmulatorControl) -> None:
             server.outage(on=False)
 
     with approving(server):
-        assert tries_of(kind, end_outage) == ("success", [1, 1, 1])
-    assert len(server.instances()) == LAUNCHES[kind]
+        assert tries_of(dag_id, end_outage) == ("success", [1, 1, 1])
+    assert len(server.instances()) == LAUNCHES[dag_id]
 
 
 @pytest.mark.parametrize("is_started", [True, False], ids=["started", "not started"])
-@pytest.mark.parametrize("kind", LAUNCHES)
-def test_a_start_in_doubt_has_one_instance(kind: str, is_started: bool, server: EmulatorControl) -> None:
+@pytest.mark.parametrize("dag_id", LAUNCHES)
+def test_a_start_in_doubt_has_one_instance(dag_id: str, is_started: bool, server: EmulatorControl) -> None:
     """The answers to the starts are lost, and so are the answers to the searches of the first run."""
-    launches = LAUNCHES[kind]
+    launches = LAUNCHES[dag_id]
     server.fault("start", "drop_after" if is_started else "drop_before", times=launches)
     server.fault("query", "status", status=503, times=1000)
 
@@ -113,12 +94,11 @@ def test_a_start_in_doubt_has_one_instance(kind: str, is_started: bool, server: 
             server.clear_faults()
 
     with approving(server):
-        assert tries_of(kind, end_faults) == ("success", [1, 1])
+        assert tries_of(dag_id, end_faults) == ("success", [1, 1])
     assert len(server.instances()) == launches
     assert server.counts()["start"] == (launches if is_started else 2 * launches)
 
 
 def test_an_outage_past_its_limit_uses_up_retries(server: EmulatorControl) -> None:
     server.outage()
-    ended, tries = tries_of("one", lambda _: None, max_reschedules=1, reschedule_timeout=None)
-    assert (ended, tries) == ("failed", [1, 1, 2, 2])
+    assert tries_of("outage_too_long", lambda _: None) == ("failed", [1, 1, 2, 2])
