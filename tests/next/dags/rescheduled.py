@@ -49,15 +49,15 @@ COMMON: dict[str, Any] = {
 RUNS: dict[str, Any] = {"schedule": None, "catchup": False, "is_paused_upon_creation": False}
 ONE: dict[str, Any] = {"bpm_name": BPM, "title": "{{ run_id }}"}
 
-with DAG("outage", **RUNS):
+with DAG("outage", **RUNS) as outage:
     Killable(**ONE, **COMMON)
 
-with DAG("outage_on_worker", **RUNS):
+with DAG("outage_on_worker", **RUNS) as outage_on_worker:
     Killable(**ONE, **{**COMMON, "deferrable": False})
 
-with DAG("outage_of_batch", **RUNS):
+with DAG("outage_of_batch", **RUNS) as outage_of_batch:
     AstroZeroStartBpmBatchOperator(launches=[ONE, ONE], **COMMON)
 
-with DAG("outage_too_long", **RUNS):
+with DAG("outage_too_long", **RUNS) as outage_too_long:
     limited = astro_zero_retry_policy(max_delay=1, max_reschedules=1, reschedule_timeout=None)
     Killable(**ONE, **{**COMMON, "retry_policy": limited})
