@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 # The longest time from the end of an instance to the end of its wait: a vanished instance counts as gone after 60 s, Airflow
-# notices a dead triggerer after 30 s, the next one starts and takes 50 waits a second, and calls pause after failures.
-MAX_END_SECONDS = 180.0
+# notices a dead triggerer after 30 s, the next one starts, takes 50 waits a second and has room for nearly all, and calls pause
+# after failures.
+MAX_END_SECONDS = 240.0
 MAX_MEMORY_GROWTH = 0.02
 SLICES = 5  # of the window in which memory is compared
 MAX_SHOWN = 5
