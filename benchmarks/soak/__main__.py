@@ -233,7 +233,10 @@ class Soak:
             self._control.revoke_tokens()
             self.faults += 1
             return
-        times = self._chance.randint(1, 4)
+        # Faults that met no request do not add up: a server that only fails is an outage.
+        self.faults -= sum(rule["times"] for rule in self._control.faults())
+        self._control.clear_faults()
+        times = self._chance.randint(1, 3)
         self._control.fault("any", **self._chance.choice(FAULTS), times=times)
         self.faults += times
 
