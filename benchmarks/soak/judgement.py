@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 # The longest time from the end of an instance to the end of its wait: a vanished instance counts as gone after 60 s, Airflow
-# notices a dead triggerer after 30 s, the next one starts and takes 50 waits a second, and calls pause after failures.
-MAX_END_SECONDS = 180.0
+# notices a dead triggerer after 30 s, the next one starts, takes 50 waits a second and has room for nearly all, and calls pause
+# after failures.
+MAX_END_SECONDS = 240.0
 MAX_MEMORY_GROWTH = 0.02
 SLICES = 5  # of the window in which memory is compared
 MAX_SHOWN = 5
@@ -82,7 +83,7 @@ def false(waits: Collection[WaitHistory]) -> list[str]:
 
 
 def growth(samples: Sequence[Sample], begin: float, end: float) -> dict[str, float]:
-    """Return by how much the memory of each triggerer that lived through a window has grown, as a share.
+    """Return by how much the memory of each triggerer that lived through a window, and a slice before, has grown, as a share.
 
     The window is cut into slices. The growth is from the median of the first slice to the highest median of the others, so that
     neither one peak nor one trough decides.
@@ -98,7 +99,8 @@ def growth(samples: Sequence[Sample], begin: float, end: float) -> dict[str, flo
             ]
             for number in range(SLICES)
         ]
-        if all(slices):
+        warmed_up = any(each.triggerer == name and each.at <= begin - width for each in samples)
+        if warmed_up and all(slices):
             first, *others = [float(median(each)) for each in slices]
             found[name] = max(others) / first - 1
     return found

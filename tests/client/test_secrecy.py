@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from urllib.parse import quote as percent
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -231,7 +231,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES)).map("".join), st.integers(1, 9))
 @pytest.mark.parametrize(
-    "change", [_disguises._without_escapes, _disguises._without_entities, _disguises.unquote_to_bytes]
+    "change", [_disguises._without_escapes, _disguises._without_entities, unquote_to_bytes]
 )
 def test_a_long_text_is_changed_by_parts_as_it_would_be_at_once(
     change: Callable[[bytes], bytes], text: str, size: int

@@ -31,9 +31,11 @@ def wait(**happened: Any) -> WaitHistory:
 
 
 def samples(name: str, *megabytes: float, begin: float = WINDOW[0], end: float = WINDOW[1]) -> list[Sample]:
-    """Return samples that are spread evenly over a window."""
+    """Return a sample long before a window, and samples that are spread evenly over it."""
     width = (end - begin) / len(megabytes)
-    return [Sample(begin + number * width, name, int(each * MB)) for number, each in enumerate(megabytes)]
+    return [Sample(begin - 300, name, 100 * MB)] + [
+        Sample(begin + number * width, name, int(each * MB)) for number, each in enumerate(megabytes)
+    ]
 
 
 STEADY = samples("triggerer-1", *[200] * 20)
@@ -110,6 +112,11 @@ def test_a_triggerer_that_did_not_live_through_the_window_is_not_compared() -> N
     assert growth([*STEADY, *killed], *WINDOW) == {"triggerer-1": 0.0}
     (text,) = missed([wait()], killed)
     assert "none lived long enough" in text
+
+
+def test_a_triggerer_that_has_just_started_is_not_compared() -> None:
+    young = samples("triggerer-3", *range(100, 300, 10))[1:]
+    assert growth([*STEADY, *young], *WINDOW) == {"triggerer-1": 0.0}
 
 
 @pytest.mark.parametrize(

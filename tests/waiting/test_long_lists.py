@@ -108,15 +108,17 @@ def test_a_watch_that_left_while_its_rows_were_sorted_is_not_judged(
             assert left.wait(PATIENCE)
 
         _before(monkeypatch, "entry_keys_of", until_it_left)
-        watch, other = (Watch(WatchTargets.of(name, [STATE], None), []) for name in (PROCESS, "Other"))
+        watch = Watch(WatchTargets.of(PROCESS, [STATE], None), [])
+        other = Watch(WatchTargets.of("Other", [STATE], None))
         polls = Poller(AsyncBpmClient(settings), jitter=lambda: 0.0)
         async with polls.join(watch, interval=1, connection="my_conn") as first:
-            polls.join(other, interval=1, connection="my_conn")
+            second = polls.join(other, interval=1, connection="my_conn")
             await asyncio.wait_for(sorting.wait(), PATIENCE)
             polls.leave(first)
             left.set()
-            while not other.polls:
-                await asyncio.sleep(0.01)
+            assert len(await second.notes()) == 1
+            polls.leave(second)
+        await polls.ended()
         assert watch.polls == 0
 
     asyncio.run(main())
