@@ -69,7 +69,7 @@ def settings_from(connection: AirflowConnection) -> Settings:
     except ValueError as error:
         raise SettingsError(str(error), connection.conn_id) from None
     except RecursionError:
-        raise SettingsError("extra is nested too deeply", connection.conn_id) from None
+        raise SettingsError("extra is not JSON", connection.conn_id) from None
 
 
 def _credentials(connection: AirflowConnection, access_token: str | None) -> ClientCredentials | StaticToken:

@@ -80,9 +80,10 @@ def _check_result(read: list[batch_input.Launch]) -> None:
 
 def connection(data: bytes) -> None:
     """Read a connection. It can be used, or a ``SettingsError`` says why not, without its secrets."""
-    source = Input(data, secret=True)
+    source = Input(data)
     with_secret = source.choose((True, False))
     host, schema, port, login, extra = (source.text() for _ in range(5))
+    host, extra = _planted(host), _planted_in_extras(extra)
     given: Any = SimpleNamespace(
         conn_id="fuzz",
         host=host,
@@ -103,6 +104,23 @@ def connection(data: bytes) -> None:
         assert settings.max_response_bytes >= 1
         page = settings.page_url("002N1")
         assert page is None or page.startswith(("http://", "https://"))
+
+
+def _planted(url: str) -> str:
+    """Return a URL with the secret as its password, where the input has a place for it."""
+    return url.replace("//u:$SECRET@", f"//u:{SECRET}@")
+
+
+def _planted_in_extras(text: str) -> str:
+    """Return extras with the secret where it belongs: in a token, and as the password of a URL."""
+    try:
+        extras = json.loads(text)
+        for name in ("access_token", "proxy", "instance_url"):
+            if isinstance(extras, dict) and isinstance(value := extras.get(name), str):
+                extras[name] = value.replace("$SECRET", SECRET) if name == "access_token" else _planted(value)
+        return json.dumps(extras)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _number_of(text: str) -> object:

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import warnings
-from functools import partial
+from pathlib import Path
 
 SLOWER_WITH_COVERAGE = 5  # times, at most: what the instrumentation costs
 
@@ -22,16 +22,26 @@ def main() -> None:
         from tests.fuzz import inputs, mutator, targets  # noqa: PLC0415 - instrumented as they are imported
 
     name = sys.argv.pop(1)
+    # A merge begins this program again, by its name.
+    with tempfile.NamedTemporaryFile("w", prefix="astrobpm-fuzz-", delete=False) as again:
+        again.write(f'#!/bin/sh\nexec {sys.executable} -m tests.fuzz.fuzz_one {name} "$@"\n')
+    Path(again.name).chmod(0o700)
+    sys.argv[0] = again.name
     seconds = inputs.MAX_SECONDS * SLOWER_WITH_COVERAGE
 
     def change(data: bytes, max_size: int, seed: int) -> bytes:
         return mutator.mutate(data, max_size, seed, atheris.Mutate)
 
-    atheris.Setup(
-        sys.argv,
-        partial(targets.run, name, seconds=seconds),
-        custom_mutator=change,
-    )
+    def test_one(data: bytes) -> None:
+        try:
+            targets.run(name, data, seconds)
+        except BaseException:
+            # libFuzzer writes it too, unless its own alarm ends the process first.
+            targets.OUTPUT.mkdir(parents=True, exist_ok=True)
+            (targets.OUTPUT / f"{name}-fault").write_bytes(data)
+            raise
+
+    atheris.Setup(sys.argv, test_one, custom_mutator=change)
     atheris.Fuzz()
 
 

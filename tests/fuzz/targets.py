@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
+OUTPUT = HERE.parent.parent / "build" / "fuzz"
 FAULTS = HERE / "found"
 """Inputs that have found a fault, by target. Each has been mended."""
 

@@ -193,7 +193,7 @@ def test_instance_url_allows_plain_http_only_on_this_machine(host: str) -> None:
         ({"host": "https://"}, "is not a domain"),
         ({"host": "host example"}, "is not a domain"),
         ({"host": f"//user:{SECRET}@host example"}, "host '//[*]{3}@host example' is not a domain"),
-        ({"extra": "[" * 50_000}, "extra is nested too deeply"),
+        ({"extra": "[" * 50_000}, "extra is not JSON"),
         ({"host": "host.example:port"}, "port"),
         ({"host": "host.example:99999"}, "[Pp]ort"),
         ({"port": 0}, "port must be from 1 to 65535, not 0"),
