@@ -17,11 +17,14 @@ CONSTRAINTS := constraints/$(PINS).txt
 STAMP := .venv/.ready-$(PINS)
 HA_STAMP := .venv/.ready-ha-$(PINS)
 BROWSER_STAMP := .venv/.ready-browser-$(PINS)
+NEXT_BIN := .venv-next/bin
+NEXT_CONSTRAINTS := constraints/airflow-3.4.txt
+NEXT_STAMP := .venv-next/.ready
 DOCS_STAMP := .venv/.ready-docs-$(PINS)
 CODE := $(wildcard airflow_provider_astrobpm tests example_dags scripts benchmarks hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-matrix test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build constraints clean
+.PHONY: help env lint format test test-deployment test-browser test-crash test-ha test-next test-matrix test-interleavings test-histories test-combinations docs bench bench-waiting bench-batch bench-gate bench-compare bench-faults bench-tokens demo up newcomer pictures build constraints clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +78,17 @@ test-crash: $(HA_STAMP)  ## Kill tasks at every point of a start and its wait, o
 
 test-ha: $(HA_STAMP)  ## Kill a worker and a triggerer of an Airflow with Celery, Redis and PostgreSQL, and show that odd texts kill none (needs Debian)
 	@$(BIN)/pytest -m ha -n 0 -q tests/ha $(TESTS)
+
+# A pre-release beside .venv, which needs Python 3.11 or newer.
+$(NEXT_STAMP): pyproject.toml $(NEXT_CONSTRAINTS) | $(STAMP)
+	@echo "Creating .venv-next from $(NEXT_CONSTRAINTS) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-next
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(NEXT_BIN)/python --editable . --group dev \
+		--constraints $(NEXT_CONSTRAINTS) --build-constraints $(NEXT_CONSTRAINTS)
+	@touch $@
+
+test-next: $(NEXT_STAMP)  ## Run the tests of the next Airflow, a pre-release, in an environment of its own (takes TESTS too)
+	@$(NEXT_BIN)/pytest -m next -n 0 -q tests/next $(TESTS)
 
 test-matrix: $(STAMP)  ## Run the wheel on every line of Airflow (LINES="3.0 3.4=smoke" chooses, DEPTH=smoke for less), and write docs/versions.md
 	@PYTHONPATH=.:scripts $(BIN)/python -m tests.matrix --depth $(DEPTH) --jobs $(JOBS) $(LINES)
@@ -132,5 +146,5 @@ constraints: $(STAMP)  ## Resolve constraints/ anew, to the newest versions
 	@$(BIN)/python scripts/make_constraints.py
 
 clean:  ## Remove everything that these commands made
-	@rm -rf .venv .venv-lines dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-next .venv-lines dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
