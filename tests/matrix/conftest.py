@@ -26,8 +26,8 @@ from tests.matrix.runs import LATE, Begin, Run
 from tests.support.deployed import Found
 
 DAGS = Path(__file__).parent / "dags"
-DAG_COUNT = 22
-LATER = {"loops.py": ("3.4", 4), "two_approvals.py": ("3.1", 1)}
+DAG_COUNT = 21
+LATER = {"loops.py": ("3.4", 4)}
 """DAG files that older lines cannot import: the first line that can, and the number of their DAGs."""
 READS = 5  # of what Airflow does not answer in time
 PATIENCE = 600.0  # seconds to wait for an expected condition: all runs begin together

@@ -195,7 +195,10 @@ ROWS: dict[str, Row] = {
     ),
     "approvals": Row(
         "[the example with Airflow's own approval](approvals.md#use-both)",
-        {"3.0": Cell(False, "cannot be imported"), "3.1": Cell(True, "can be imported")},
+        {
+            "3.0": Cell(False, "cannot be imported, and stops the DAG processor if it is in the DAGs folder"),
+            "3.1": Cell(True, "can be imported"),
+        },
     ),
     "loops": Row(
         "[task loops](guarantees.md#on-airflow-34)",

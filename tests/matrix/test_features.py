@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_lines import ROOT
 from tests.matrix.conftest import INCIDENTS
 from tests.matrix.runs import Begin, begins
 
@@ -59,9 +60,10 @@ def test_form(airflow: LineAirflow, observe: Observe) -> None:
 
 
 def test_example_with_approvals(airflow: LineAirflow, observe: Observe) -> None:
-    error = airflow.refused().get("two_approvals.py")
-    assert error is None or "hitl" in error
-    observe("approvals", error is None)
+    """Not in the DAGs folder: the DAG processor of Airflow 3.0 imports what a file imports, and ends with this error."""
+    done = airflow.command("python", str(ROOT / "example_dags" / "two_approvals.py"))
+    assert done.returncode == 0 or "needs Airflow 3.1" in done.stderr
+    observe("approvals", done.returncode == 0)
 
 
 @begins(late=Begin("late"))

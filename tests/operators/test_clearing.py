@@ -1,6 +1,6 @@
 """The advice of errors where a clear discards the task state (Airflow 3.4), and the effect of such a clear.
 
-The version of Airflow is played here; ``tests/matrix`` has a real one.
+The version of Airflow is played here; ``tests/next`` has a real one.
 """
 
 from __future__ import annotations

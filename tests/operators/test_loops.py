@@ -1,6 +1,6 @@
 """Tasks of a loop (Airflow 3.4) against the emulator: each iteration has its own instances.
 
-Airflow is played here; ``tests/matrix`` has a real one.
+Airflow is played here; ``tests/next`` has a real one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 import airflow_lines
 from airflow_lines import LINES, ROOT, Line, find_python
-from tests.matrix.page import NOT_RUN, PAGE, Result, page
+from tests.matrix.page import NOT_RUN, Result, page
 from tests.matrix.rows import ROWS
 
 
@@ -90,11 +90,3 @@ def test_page_claims_only_what_was_observed() -> None:
     none, store = ROWS["record"].cell("3.0").text, ROWS["record"].cell("3.3").text
     assert cells_of(text, "record") == [none, NOT_RUN, none, store]
     assert "no Python 3.14" in text
-
-
-def test_committed_page_has_every_row_and_every_line() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    for row in ROWS:
-        cells = cells_of(text, row)
-        assert len(cells) == len(LINES)
-        assert NOT_RUN not in cells

@@ -1,6 +1,6 @@
 """Reading a task instance with a region (Airflow 3.4): the XComs of a replaced try, and the state of a loop iteration.
 
-Airflow's answers are faked here; ``tests/matrix`` uses a real one.
+Airflow's answers are faked here; ``tests/next`` uses a real one.
 """
 
 from __future__ import annotations

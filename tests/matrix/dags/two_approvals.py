@@ -1,1 +1,0 @@
-../../../example_dags/two_approvals.py
