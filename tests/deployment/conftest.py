@@ -86,19 +86,14 @@ WORDS: dict[TriggerEvent, str] = {
 }
 
 
-def is_overloaded() -> bool:
-    """Return whether the machine has far more to do than it can. Then no duration proves anything."""
-    return os.getloadavg()[0] > 3 * (os.cpu_count() or 1)
-
-
 class Airflow(DeployedAirflow):
     """The deployment, and the runs of its DAGs."""
 
     def __init__(self, deployment: Deployment, home: Path, control: EmulatorControl) -> None:
         super().__init__(deployment, home, control)
         self.triggerers: list[Child] = []
-        assert deployment.database_url is not None
-        self.database = create_engine(deployment.database_url, isolation_level="AUTOCOMMIT")
+        address = deployment.database_url or f"sqlite:///{deployment.database}"
+        self.database = create_engine(address, isolation_level="AUTOCOMMIT")
         self.connection = connection_id(0)
         self._numbers = count(1)
         self._unused: Iterator[tuple[int, EmulatorControl]] = iter(())

@@ -85,7 +85,7 @@ class LineAirflow(Airflow):
         self.servers = servers
         self.line = line
         self.stack = stack
-        self._unused = iter([each for each in servers if each.startswith("zero_")])
+        self._free = iter([each for each in servers if each.startswith("zero_")])
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Call the REST API, and read again what a busy machine has not answered in time."""
@@ -103,7 +103,7 @@ class LineAirflow(Airflow):
 
     def begin(self, begin: Begin) -> Run:
         """Start a run on an emulator that no other run uses."""
-        connection = next(self._unused)
+        connection = next(self._free)
         control = self.servers[connection].control
         conf = {**begin.conf, "connection": connection, **(begin.prepare(control) or {})}
         run_id = f"{begin.dag_id}-{connection}"
