@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -35,6 +36,10 @@ os.environ |= {
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import airflow.models.dag  # noqa: F401
+    from airflow.sdk.execution_time import context as execution_context
+
+# Before Airflow 3.3, which brought it, tests play the task state store.
+vars(execution_context).setdefault("NEVER_EXPIRE", timedelta.max)
 
 from airflow_provider_astrobpm.client.settings import INSTANCE_LOOKUPS  # noqa: E402
 from airflow_provider_astrobpm.client.sync_client import BpmClient  # noqa: E402
