@@ -61,7 +61,8 @@ class Watched:
         )
         store = {key: json.loads(value) for key, value in rows}
         keys = state_codec.shard_keys(self._name, store.get(self._name))
-        return None if keys is None else len(state_codec.decode_shards(store[key] for key in keys))
+        reported = None if keys is None else state_codec.decode_shards(store[key] for key in keys)
+        return None if reported is None else len(reported)
 
     @property
     def triggers(self) -> int:
