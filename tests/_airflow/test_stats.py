@@ -23,8 +23,10 @@ from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from tests.support.clocks import ManualClock
+from tests.support.statsd_mapping import DROPPED, exported, mapped
 
 ROOT = Path(__file__).parent.parent.parent
+EXPORTED = {one.name for one in exported()}
 PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
 
 
@@ -272,6 +274,14 @@ def test_deferred_task_is_visible_in_statsd(
     assert totals["astro_bpm.requests.query"] == sent["query"]
     assert totals["astro_bpm.requests"] == sum(n for name, n in totals.items() if ".requests." in name)
     assert totals["astro_bpm.token_requests"] >= 1
+    prometheus = {mapped(f"airflow.{line.split(':')[0]}") for line in ours}
+    assert None not in prometheus, "monitoring/statsd-mapping.yml has a name for each of them"
+    names = {one.name for one in prometheus if one} - {DROPPED}
+    assert (
+        {"astro_bpm_waiters", "astro_bpm_polls_total", "astro_bpm_requests_by_kind_total"}
+        <= names
+        <= EXPORTED
+    )
     (instance,) = emulator.instances()
     secrets = [emulator_server.settings.client_secret, instance["id"], instance["business_key"]]
     assert not [line for line in ours for secret in secrets if secret in line]

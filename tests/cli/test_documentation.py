@@ -18,7 +18,7 @@ PREFIXES = (["airflow", "astro-zero"], ["python", "-m", "airflow_provider_astrob
 SHOWN = [line for block in re.findall(r"```shell\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 
 
-@pytest.mark.usefixtures("zone")
+@pytest.mark.usefixtures("zone", "airflow_database")
 @pytest.mark.parametrize("line", SHOWN)
 def test_command_on_the_page_runs(
     line: str, run: Run, emulator: EmulatorControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -79,6 +79,12 @@ ELSEWHERE: dict[str, str] = {
     "Interrupted while the start request was in progress.": (
         "tests/cli/test_commands.py::test_ctrl_c_during_a_start_leaves_it_in_doubt"
     ),
+    "Airflow's database cannot be read here (…)": "tests/cli/test_gates.py::test_a_database_that_cannot_be_read_is_an_error",
+    "--orphans selects the instances itself; do not combine it with ids": "tests/cli/test_gates.py::test_wrong_use_is_refused",
+    "--instances is for waiting tasks; do not combine it with --orphans": "tests/cli/test_gates.py::test_wrong_use_is_refused",
+    "Left alone, because their tasks have changed meanwhile: …": (
+        "tests/cli/test_gates.py::test_a_task_that_continues_after_the_preview_keeps_its_instance"
+    ),
     "Sending metrics to Airflow failed; this process sends no more metrics": (
         "tests/_airflow/test_stats.py::test_failing_stats_are_logged_once_and_harmless"
     ),
