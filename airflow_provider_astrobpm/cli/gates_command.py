@@ -225,7 +225,8 @@ def _duration(seconds: float | None) -> str | None:
     """Return a duration in its two largest units: ``3d4h``."""
     if seconds is None:
         return None
-    left, parts = int(max(seconds, 0)), []
+    left = int(max(seconds, 0))
+    parts: list[str] = []
     for unit, size in UNITS.items():
         if left >= size and len(parts) < 2:
             parts.append(f"{left // size}{unit}")
