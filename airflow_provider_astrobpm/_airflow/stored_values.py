@@ -22,14 +22,14 @@ _CHUNK = 400  # values in one condition; databases have limits
 class TaskPlace(NamedTuple):
     """Where the database keeps what belongs to a task instance.
 
-    :param index: the map index; on Airflow 3.4 in a loop the iteration.
+    :param position: the map index; on Airflow 3.4 in a loop the iteration.
     :param region: the region (Airflow 3.4); ``None`` if there is none.
     """
 
     dag_id: str
     run_id: str
     task_id: str
-    index: int
+    position: int
     region: str | None
 
     @classmethod
@@ -42,12 +42,12 @@ class TaskPlace(NamedTuple):
         """The identities that the task may have: the row does not show whether a mapped task is also in a loop."""
         own = (self.dag_id, self.run_id, self.task_id)
         if self.region is None:
-            return (TaskIdentity(*own, self.index),)
-        region = Region(self.region, self.index)
+            return (TaskIdentity(*own, self.position),)
+        region = Region(self.region, self.position)
         return (
             TaskIdentity(*own, -1, region),
-            TaskIdentity(*own, self.index, region),
-            TaskIdentity(*own, self.index),
+            TaskIdentity(*own, self.position, region),
+            TaskIdentity(*own, self.position),
         )
 
 

@@ -172,7 +172,9 @@ def map_index_column() -> Any:
     from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
 
     try:  # since Airflow 3.4, where the column has the iteration of a task in a loop
-        from airflow.models.task_coordinates import public_map_index_expression  # noqa: PLC0415
+        from airflow.models.task_coordinates import (  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+            public_map_index_expression,
+        )
     except ImportError:
         return TaskInstance.map_index
     return public_map_index_expression(TaskInstance)

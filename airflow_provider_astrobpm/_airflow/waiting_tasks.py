@@ -95,7 +95,7 @@ class WaitingTask:
     @property
     def iteration(self) -> int | None:
         """The iteration of a task in a loop (Airflow 3.4)."""
-        return self.place.index if self.place.region is not None and self.map_index < 0 else None
+        return self.place.position if self.place.region is not None and self.map_index < 0 else None
 
 
 WAITING_STATES = ("running", "up_for_reschedule")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm._airflow import version_compat, waiting_tasks
+from airflow_provider_astrobpm._airflow import stored_values, version_compat, waiting_tasks
 from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
@@ -86,7 +86,7 @@ def test_names_of_the_database_are_those_of_the_code() -> None:
         triggers.AstroZeroBpmInstanceTrigger, triggers.AstroZeroBpmBatchTrigger,
     )}  # fmt: skip
     assert paths == {waiting_tasks.INSTANCE_TRIGGER, waiting_tasks.BATCH_TRIGGER}
-    assert waiting_tasks.START_RECORD in STORE_KEYS.values()
+    assert stored_values.START_RECORD in STORE_KEYS.values()
     waiting = {"AstroZeroStartBpmInstanceOperator", waiting_tasks.BATCH_OPERATOR}
     assert set(operators.__all__) == waiting | waiting_tasks.OPERATORS_WITHOUT_WAIT
     fields = operators.AstroZeroStartBpmInstanceOperator.template_fields

@@ -16,6 +16,8 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState
+from sqlalchemy import String
 
 from airflow_provider_astrobpm._airflow import version_compat
 
@@ -67,8 +69,9 @@ class AirflowRows:
             self.session.flush()
         changed = moment(seconds_ago if changed_ago is None else changed_ago)
         ended = state in {"failed", "success", "skipped", "upstream_failed", "removed"}
+        id_ = uuid.uuid4()
         values = {
-            "id": uuid.uuid4(),
+            "id": str(id_) if isinstance(TaskInstance.__table__.c.id.type, String) else id_,
             "dag_id": dag_id,
             "run_id": run_id,
             "task_id": task_id,
@@ -112,7 +115,7 @@ class AirflowRows:
             dag_id=dag_id,
             run_id=run_id,
             run_type="manual",
-            state="running",
+            state=DagRunState.RUNNING,
             logical_date=None,
             run_after=moment(0),
         )
