@@ -303,6 +303,6 @@ def test_wrong_use_is_refused(run: Run) -> None:
 
 def test_a_database_that_cannot_be_read_is_an_error(tmp_path: Any) -> None:
     environment = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/empty.db"}
-    done = process(MODULE, "gates", env=os.environ | environment)
+    done = process(MODULE, "gates", imports=True, env=os.environ | environment)
     assert done.code == 1
     assert done.err.startswith("Airflow's database cannot be read here (OperationalError).")

@@ -27,6 +27,7 @@ BPM = "SupplierOnboarding"
 COMMAND_LINE_ONLY = {
     *("help", "verbose", "output", "yes", "dry_run", "all", "enabled", "conn_id"),
     *("variable", "variables_file", "state", "until_state", "older_than", "younger_than", "start"),
+    "orphans",
 }
 
 

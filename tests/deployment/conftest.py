@@ -14,7 +14,6 @@ for a while. That begins when everything that could cause it has verifiably happ
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import time

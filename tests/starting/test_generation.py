@@ -123,8 +123,8 @@ def test_a_rewritten_record_proves_nothing_about_its_own_generation() -> None:
 def test_when_the_first_try_can_have_begun() -> None:
     def began_at(record: TryRecord | None, *, try_number: int, due: float | None) -> float | None:
         identity = TaskIdentity("dag", "run", "task")
-        numbers = {"try_number": try_number, "max_tries": 3, "retries": 3}
-        return TaskTry.of(identity, record, **numbers, now=100.0, due=due).since
+        made = TaskTry.of(identity, record, try_number=try_number, max_tries=3, retries=3, now=100.0, due=due)
+        return made.since
 
     known = TryRecord(generation=1, since=50.0)
     assert began_at(None, try_number=1, due=20.0) == 100.0
