@@ -22,7 +22,7 @@ def test_a_deferred_task_and_one_on_a_worker_are_shown(airflow: Airflow) -> None
     deferred.until_deferred()
     airflow.until("the other task has started its instance", lambda: bool(held.instances) or None)
 
-    def shown() -> dict[str, object] | None:
+    def shown() -> dict[str, tuple[str, str, str]] | None:
         done = process(GATES, env=airflow.deployment._env)
         assert done.code == 0, done.err
         rows = {row["run_id"]: (row["held_by"], row["instance_id"], row["state"]) for row in done.rows}
