@@ -17,7 +17,6 @@ from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
-from sqlalchemy import String
 
 from airflow_provider_astrobpm._airflow import version_compat
 
@@ -69,9 +68,7 @@ class AirflowRows:
             self.session.flush()
         changed = moment(seconds_ago if changed_ago is None else changed_ago)
         ended = state in {"failed", "success", "skipped", "upstream_failed", "removed"}
-        id_ = uuid.uuid4()
-        values = {
-            "id": str(id_) if isinstance(TaskInstance.__table__.c.id.type, String) else id_,
+        values: dict[str, Any] = {
             "dag_id": dag_id,
             "run_id": run_id,
             "task_id": task_id,
@@ -88,9 +85,11 @@ class AirflowRows:
             "trigger_id": None if row is None else row.id,
         }
         table = TaskInstance.__table__
-        self.session.execute(
-            table.insert(), [{name: value for name, value in values.items() if name in table.c}]
-        )
+        shown = {name: value for name, value in values.items() if name in table.c}
+        self.session.execute(table.insert(), [shown])  # the type of its id depends on the version of Airflow
+        same = (table.c[name] == shown[name] for name in ("dag_id", "run_id", "task_id"))
+        index = table.c.get("map_index", table.c.get("region_index"))
+        values["id"] = self.session.execute(table.select().where(*same, index == map_index)).one().id
         for key, value in (xcoms or {}).items():
             XComModel.set(
                 key,
