@@ -35,7 +35,6 @@ from sqlalchemy import create_engine, text
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.emulator.token_store import TokenStore
-from local_browser import install_browser
 from local_services import install_services, start_postgres
 from local_stack import DATABASE_VARIABLE, SIGNALS, Child, Deployment, Emulator, Stack, Whom, living
 from tests.support.deployed import (
@@ -442,6 +441,8 @@ def bystanders(deployed: Airflow) -> Iterator[list[Wait]]:
 @pytest.fixture(scope="session")
 def installed_browser() -> None:
     """Install the browser, in the main thread."""
+    from local_browser import install_browser  # noqa: PLC0415 - the tests of other lines have no playwright
+
     install_browser()
 
 
