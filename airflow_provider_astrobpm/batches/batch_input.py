@@ -167,7 +167,7 @@ def _checked_fields(
     if isinstance(own_id := own.get("id"), str):
         validation.identifier(own_id, "id")
     elif isinstance(own_id, bool) or not isinstance(own_id, int | None):
-        raise ValueError(f"id must be a string or an integer, not {own_id!r}")
+        raise ValueError(f"id must be a string or an integer, not {validation.shown(own_id)}")
     return own
 
 

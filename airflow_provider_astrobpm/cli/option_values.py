@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm.client.states import STATES
-from airflow_provider_astrobpm.client.validation import nearest
+from airflow_provider_astrobpm.client.validation import nearest, shown
 from airflow_provider_astrobpm.client.variables import json_ready
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def state_named(given: str, argument: str) -> str:
     near = nearest(given, STATES)
     guess = f"Did you mean {near!r}? " if near else ""
     raise ValueError(
-        f"{argument} must be a state, not {given!r}. {guess}The states are {', '.join(map(repr, STATES))}"
+        f"{argument} must be a state, not {shown(given)}. {guess}The states are {', '.join(map(repr, STATES))}"
     )
 
 

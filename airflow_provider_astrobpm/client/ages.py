@@ -26,7 +26,9 @@ def parse_age(text: str, argument: str) -> float:
     """
     match = _AGE.fullmatch(text.strip().lower())
     if not match or not any(match.groups()) or len(text) > _MAX_AGE_CHARS:
-        raise ValueError(f"{argument} must be an age such as 90s, 15m, 2h, 7d or 1d12h, not {text!r}")
+        raise ValueError(
+            f"{argument} must be an age such as 90s, 15m, 2h, 7d or 1d12h, not {validation.shown(text)}"
+        )
     return float(
         sum(int(count) * size for count, size in zip(match.groups(), UNITS.values(), strict=True) if count)
     )

@@ -51,7 +51,9 @@ def own(names: Iterable[str]) -> list[str]:
     :raises ValueError: for an invalid name.
     """
     if isinstance(names, (str, bytes)):
-        raise ValueError(f"variables must be names, or a mapping of names to JSON values, not {names!r}")
+        raise ValueError(
+            f"variables must be names, or a mapping of names to JSON values, not {validation.shown(names)}"
+        )
     checked = (validation.non_blank(name, "each name in variables") for name in names)
     return [name for name in checked if not name.startswith(SYSTEM_PREFIX)]
 

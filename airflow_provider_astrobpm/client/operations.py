@@ -359,7 +359,7 @@ def _instance_path(instance_id: str) -> str:
 def _segment(value: str, argument: str) -> str:
     """Return an id as one segment of a path. Ids are opaque, but must not change the path."""
     if not validation.is_id(validation.identifier(value, argument)):
-        raise ValueError(f"{argument} must be an id, not {value!r}")
+        raise ValueError(f"{argument} must be an id, not {validation.shown(value)}")
     return quote(value, safe="")
 
 

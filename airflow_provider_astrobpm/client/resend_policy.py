@@ -56,8 +56,8 @@ def retry_after_seconds(value: str | None, now: float) -> float | None:
     """
     if not value:
         return None
-    if value.strip().isdecimal():
-        return float(value)
+    if (number := value.strip()).isdecimal():  # float() does not accept every blank
+        return float(number)
     try:
         when = parsedate_to_datetime(value)
         if when.tzinfo is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Literal, TypeVar
@@ -32,13 +33,23 @@ _TRUTHS = {
 SUCCEED_OR_FAIL: tuple[Literal["succeed", "fail"], ...] = ("succeed", "fail")
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = MAX_SHOWN_CHARS = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxfrozenset = _SHORT.maxdict = 20
+
+
+def shown(value: object) -> str:
+    """Return how an error message shows a value: like ``repr``, but shortened."""
+    return _SHORT.repr(value)
+
+
 def non_blank(value: object, argument: str) -> str:
     """Return a text that is not blank and that Airflow's database accepts."""
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{argument} must be a text that is not blank, not {value!r}")
+        raise ValueError(f"{argument} must be a text that is not blank, not {shown(value)}")
     if not is_storable(value):
         raise ValueError(
-            f"{argument} must be a text without NUL characters and lone surrogates, not {value!r}"
+            f"{argument} must be a text without NUL characters and lone surrogates, not {shown(value)}"
         )
     return value
 
@@ -52,10 +63,10 @@ def rendered_text(value: object, argument: str) -> str:
         return str(value)
     if isinstance(value, float):
         raise ValueError(
-            f"{argument} must be a text, not the number {value!r}: native rendering turns '1.10' into 1.1; {QUOTED}"
+            f"{argument} must be a text, not the number {shown(value)}: native rendering turns '1.10' into 1.1; {QUOTED}"
         )
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"{argument} must be a text, not {value!r}; {QUOTED}")
+        raise ValueError(f"{argument} must be a text, not {shown(value)}; {QUOTED}")
     return non_blank(value, argument)
 
 
@@ -66,12 +77,14 @@ def identifier(value: object, argument: str) -> str:
     texts are refused, because they identify nothing. Native rendering turns texts into numbers; see ``rendered_text``.
     """
     if isinstance(value, str) and not value.strip():
-        raise ValueError(f"{argument} must be a text that is not blank, not {value!r}: {FOUND_NOTHING}")
+        raise ValueError(f"{argument} must be a text that is not blank, not {shown(value)}: {FOUND_NOTHING}")
     checked = rendered_text(value, argument)
     if checked.strip() in EMPTY_RENDERINGS:
-        raise ValueError(f"{argument} must not be {value!r}: {FOUND_NOTHING}")
+        raise ValueError(f"{argument} must not be {shown(value)}: {FOUND_NOTHING}")
     if REPLACEMENT in checked:
-        raise ValueError(f"{argument} must not contain U+FFFD, which stands for a lost character: {value!r}")
+        raise ValueError(
+            f"{argument} must not contain U+FFFD, which stands for a lost character: {shown(value)}"
+        )
     return checked
 
 
@@ -105,7 +118,7 @@ def identifiers(values: object, argument: str) -> frozenset[str]:
     read again. So is an empty list: a template may leave one of a condition, and that must not count as no condition.
     """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Collection):
-        raise ValueError(f"{argument} must be a list of texts, not {values!r}{_list_instead(values)}")
+        raise ValueError(f"{argument} must be a list of texts, not {shown(values)}{_list_instead(values)}")
     if not values:
         raise ValueError(f"{argument} must not be empty; omit it instead")
     return frozenset(identifier(value, f"each of {argument}") for value in values)
@@ -122,7 +135,7 @@ def _list_instead(value: object) -> str:
         return ""
     if value.strip().startswith(("[", "(", "{")):
         return "; a template renders a text: set render_template_as_native_obj=True, or write each text separately"
-    return f"; write [{value!r}]"
+    return f"; write [{shown(value)}]"
 
 
 def reject_single_text(value: object, argument: str) -> None:
@@ -141,14 +154,16 @@ def seconds(value: object, argument: str, *, least: float = 0, in_code: bool = T
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= MAX_SECONDS:
         raise ValueError(
             f"{argument} must be a number of seconds, at least {least:g} and at most {MAX_SECONDS:g}, "
-            f"not {value!r}{_seconds_instead(value, in_code=in_code)}"
+            f"not {shown(value)}{_seconds_instead(value, in_code=in_code)}"
         )
     return value
 
 
 def _seconds_instead(value: object, *, in_code: bool) -> str:
     """Return the hint for a text such as ``1h``, as the end of an error message."""
-    if not isinstance(value, str) or not (found := _DURATION.fullmatch(value.strip())):
+    if not isinstance(value, str) or len(value) > MAX_SHOWN_CHARS:
+        return ""
+    if not (found := _DURATION.fullmatch(value.strip())):
         return ""
     number, unit = found[1], found[2].lower()
     if not unit:
@@ -182,14 +197,16 @@ def count(value: object, argument: str, *, least: int) -> int:
     """Return a whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(
-            f"{argument} must be a whole number, at least {least}, not {value!r}{_number_instead(value)}"
+            f"{argument} must be a whole number, at least {least}, not {shown(value)}{_number_instead(value)}"
         )
     return value
 
 
 def _number_instead(value: object) -> str:
     """Return the hint for a number given as text, as the end of an error message."""
-    if not isinstance(value, str) or not (found := _COUNT_OR_PERCENT.fullmatch(value.strip())):
+    if not isinstance(value, str) or len(value) > MAX_SHOWN_CHARS:
+        return ""
+    if not (found := _COUNT_OR_PERCENT.fullmatch(value.strip())):
         return ""
     return f"; write {float(found[1]) / 100:g}" if found[2] else f"; write {found[1]}"
 
@@ -197,7 +214,7 @@ def _number_instead(value: object) -> str:
 def boolean(value: object, argument: str) -> bool:
     """Return a boolean. A text is refused, because ``"no"`` would count as true."""
     if not isinstance(value, bool):
-        raise ValueError(f"{argument} must be True or False, not {value!r}{boolean_hint(value)}")
+        raise ValueError(f"{argument} must be True or False, not {shown(value)}{boolean_hint(value)}")
     return value
 
 
@@ -214,7 +231,7 @@ def rate(value: object, argument: str) -> float:
     """Return a rate per second."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_SECONDS:
         raise ValueError(
-            f"{argument} must be a number per second, more than 0, not {value!r}{_number_instead(value)}"
+            f"{argument} must be a number per second, more than 0, not {shown(value)}{_number_instead(value)}"
         )
     return value
 
@@ -225,7 +242,7 @@ def number_or_share(value: object, argument: str) -> float:
         return value
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(
-            f"{argument} must be a whole number, or a share as a float below 1, not {value!r}{_number_instead(value)}"
+            f"{argument} must be a whole number, or a share as a float below 1, not {shown(value)}{_number_instead(value)}"
         )
     return value
 
@@ -237,7 +254,7 @@ def choice(value: T, argument: str, choices: Iterable[T]) -> T:
         words = [one for one in known if isinstance(one, str)]
         near = nearest(value, words) if isinstance(value, str) else None
         hint = f"; did you mean {near!r}?" if near else ""
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, known))}, not {value!r}{hint}")
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, known))}, not {shown(value)}{hint}")
     return value
 
 

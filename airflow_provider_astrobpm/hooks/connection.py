@@ -178,7 +178,7 @@ def _truth(value: object, argument: str) -> bool:
     known = {"true": True, "false": False}
     if (text := str(value).strip().lower()) not in known:
         instead = validation.boolean_hint(value, BOOLEAN_WORDS)
-        raise ValueError(f"{argument} must be one of 'true', 'false', not {value!r}{instead}")
+        raise ValueError(f"{argument} must be one of 'true', 'false', not {validation.shown(value)}{instead}")
     return known[text]
 
 
@@ -186,7 +186,9 @@ def _truth_or_path(value: object, argument: str) -> bool | str:
     if str(value).strip().lower() in ("true", "false"):
         return _truth(value, argument)
     if instead := validation.boolean_hint(value, BOOLEAN_WORDS):
-        raise ValueError(f"{argument} must be true, false or the path of a file, not {value!r}{instead}")
+        raise ValueError(
+            f"{argument} must be true, false or the path of a file, not {validation.shown(value)}{instead}"
+        )
     return validation.non_blank(value, argument)
 
 
@@ -207,7 +209,7 @@ def _seconds(value: object, argument: str) -> float:
 def _count(value: object, argument: str) -> int:
     number = _number(value, argument)
     if isinstance(number, bool) or not isinstance(number, (int, float)) or number < 1 or number % 1 != 0:
-        raise ValueError(f"{argument} must be a whole number, at least 1, not {value!r}")
+        raise ValueError(f"{argument} must be a whole number, at least 1, not {validation.shown(value)}")
     return int(number)
 
 
@@ -234,7 +236,7 @@ def _timezone(value: object, argument: str) -> tzinfo:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError):
         raise ValueError(
-            f"{argument} must be a time zone such as Asia/Shanghai or +08:00, not {value!r}"
+            f"{argument} must be a time zone such as Asia/Shanghai or +08:00, not {validation.shown(value)}"
         ) from None
 
 

@@ -141,6 +141,7 @@ def test_operations_that_may_run_twice(operation: operations.Operation[Any], res
         ("Thu, 01 Jan 1970 00:01:30 GMT", 30),
         ("Thu, 01 Jan 1970 00:00:30 GMT", 0),
         ("Thu, 01 Jan 1970 00:01:30", 30),
+        ("1\x1e", 1),
         ("soon", None),
         ("-1", None),
         ("²", None),
