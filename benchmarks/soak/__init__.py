@@ -10,3 +10,7 @@ those.
 
 The exit code is 1 if a wait was lost or ended with a false outcome, or if the memory of a triggerer has grown.
 """
+
+from __future__ import annotations
+
+import benchmarks.batch  # noqa: F401 - lets Python find the modules of scripts/
