@@ -6,3 +6,7 @@
 ``--write`` writes the tables into ``docs/performance.md`` and draws their plot. The exit code is 1 if a search holds the event
 loop for too long, or if the requests are not those of the formula in the page.
 """
+
+from __future__ import annotations
+
+import benchmarks.batch  # noqa: F401 - lets Python find the modules of scripts/
