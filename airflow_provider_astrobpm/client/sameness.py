@@ -60,9 +60,8 @@ class KnownIdentity(NamedTuple):
 
 
 def own_business_key(instance: BpmInstance) -> str | None:
-    """Return the business key of an instance, or ``None``. An instance without a key may show its id or blanks in its place."""
-    key = instance.business_key
-    return None if key is None or not key.strip() or key == instance.id else key
+    """Return the business key of an instance, or ``None``. An instance without a key may show its id in its place."""
+    return None if instance.business_key == instance.id else instance.business_key
 
 
 def without_namespace(name: str) -> str:

@@ -71,13 +71,18 @@ class WireInstance(msgspec.Struct, frozen=True):
             # In the documented example a suspended instance keeps its state, but a state "Suspended" exists too.
             suspended=bool(self.suspended) or self.state == states.SUSPENDED,
             is_closed=bool(self.isClosed) or states.is_terminal(self.state),
-            business_key=self.businessKey or None,
+            business_key=_business_key(self.businessKey),
             label=self.label or self.interviewLabel or None,
             title=self.title or None,
             current_element=self.curElement or self.nextElem or None,
             start_time=self.startTime or None,
             end_time=self.endTime or None,
         )
+
+
+def _business_key(shown: str | None) -> str | None:
+    """Return a shown business key. Blanks stand for none: they must not prove that lists show keys."""
+    return shown if shown is not None and shown.strip() else None
 
 
 class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,7 +253,7 @@ def _read_row(raw: bytes | msgspec.Raw) -> BpmInstance | UnreadableRow:
         unread=frozenset(odd),
         id=values.get("id"),
         name=values.get("name"),
-        business_key=values.get("businessKey") or None,
+        business_key=_business_key(values.get("businessKey")),
     )
 
 

@@ -115,6 +115,8 @@ ODD_FIELDS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
     ({"startTime": 1566874384000}, {"start_time": "1566874384000"}),
     ({"businessKey": 4711}, {"business_key": "4711"}),
     ({"businessKey": ""}, {"business_key": None}),
+    ({"businessKey": " "}, {"business_key": None}),
+    ({"businessKey": " k "}, {"business_key": " k "}),
     ({"bpStatus": 3}, {"bp_status": "3"}),
     ({"bpStatus": None}, {"bp_status": None}),
     ({"bpStatus": " Approved\u3000\n"}, {"bp_status": "Approved"}),
@@ -231,6 +233,12 @@ def test_row_that_is_not_an_instance_is_unreadable(part: str) -> None:
     (odd,) = rows.unreadable
     assert {"id", "name", "state"} <= odd.unread
     assert odd.reason
+
+
+def test_unreadable_row_with_a_blank_key_shows_none() -> None:
+    (odd,) = decode_rows(json.dumps([{**ROW, "state": [], "businessKey": " "}]).encode()).unreadable
+    assert odd.unread == {"state"}
+    assert odd.business_key is None
 
 
 SOUGHT = {"bpm_name": "A", "business_key": "k"}

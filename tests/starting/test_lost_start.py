@@ -101,6 +101,17 @@ def test_gives_up_early_if_the_lists_show_no_keys(start: Start, emulator: Emulat
     assert start.records[-1].told, "only a clear starts it again"
 
 
+def test_blanks_in_place_of_keys_do_not_prove_that_lists_show_keys(
+    start: Start, emulator: EmulatorControl
+) -> None:
+    emulator.switch(business_keys_in_rows=False)
+    emulator.distort(emulator.start(BPM)["id"], {"businessKey": " "})
+    emulator.fault("start", "status", status=502, work_done=True)
+    with pytest.raises(AmbiguousStartError, match="; the lists show no business keys here"):
+        start.run()
+    assert emulator.counts()["start"] == 1
+
+
 def test_searches_for_the_whole_grace_if_no_instance_shows(start: Start, emulator: EmulatorControl) -> None:
     emulator.fault("start", "drop_before")
     with pytest.raises(AmbiguousStartError, match="; no instance shows its business key"):
