@@ -215,6 +215,23 @@ def test_each_way_of_waiting(scene: Scene, run: Run, emulator: EmulatorControl) 
     assert "perhaps awaited by a task of which it is unknown what it waits for" in nothing.err
 
 
+def test_blanks_around_a_business_key_are_not_significant(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    emulator.switch(key_form="padded")
+    instance_id = emulator.start(BPM, business_key="order-1")["id"]
+    scene.rows.task(
+        "gates", "poked", "sense", "up_for_reschedule", operator="AstroZeroBpmInstanceSensor",
+        fields={"astro_zero_conn_id": CONN, "instance_id": None, "business_key": " order-1", "bpm_name": BPM},
+    )  # fmt: skip
+    scene.done()
+    (row,) = run("gates", "--output", "json").rows
+    assert (row["instance_id"], row["business_key"]) == (instance_id, "order-1")
+    (listed,) = run("list", "--business-key", "order-1 ", "--output", "json").rows
+    (shown,) = run("show", "--business-key", " order-1", "--output", "json").rows
+    assert listed["id"] == shown["id"] == instance_id
+
+
 def test_an_awaited_instance_that_has_ended_costs_one_request_a_state(
     scene: Scene, run: Run, emulator: EmulatorControl
 ) -> None:
