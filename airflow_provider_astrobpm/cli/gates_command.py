@@ -93,9 +93,7 @@ class Glance:
         """Return the only open instance with a business key, or the only one; ``None`` if there is none or there are several."""
         key = business_key.strip()
         rows = [
-            row
-            for row in self.rows.values()
-            if row.business_key == key and (not names or row.name in names)
+            row for row in self.rows.values() if row.business_key == key and (not names or row.name in names)
         ]
         still_open = [row for row in rows if not row.is_closed]
         return (still_open or rows)[0] if 1 in (len(still_open), len(rows)) else None
