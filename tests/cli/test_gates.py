@@ -261,6 +261,15 @@ def test_tasks_are_shown_although_astro_zero_cannot_be_read(
     assert refused.code == 1
 
 
+def test_tasks_are_shown_although_their_connection_is_unknown(scene: Scene, run: Run) -> None:
+    _sensor(scene, "r", "running", fields=_sensor_fields(instance_id="i1", astro_zero_conn_id="no_such"))
+    scene.done()
+    shown = run("gates", "--output", "json")
+    assert shown.code == 1
+    assert [(row["instance_id"], row["state"]) for row in shown.rows] == [("i1", None)]
+    assert "Warning: the states of the instances on connection 'no_such' are unknown: " in shown.err
+
+
 def test_a_task_that_continues_after_the_preview_keeps_its_instance(
     scene: Scene, run: Run, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
