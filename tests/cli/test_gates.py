@@ -382,6 +382,29 @@ def test_an_instance_for_which_another_task_waits_is_no_orphan(
     assert f"1 {reason}." in shown.err
 
 
+def test_an_instance_whose_own_task_may_continue_is_no_orphan(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    """Although it is named by the task, and its run has ended: a clear may not have shown in the run yet."""
+    states = (
+        None, "scheduled", "queued", "running", "restarting", "deferred", "up_for_retry", "up_for_reschedule"
+    )  # fmt: skip
+    for state in states:
+        identity = TaskIdentity("gates", f"batch-{state}", "start_all")
+        member = emulator.start(BPM, business_key=identity.batch_key(BatchKey(1, 1, "k3xq")))["id"]
+        mapped = scene.instance("gates", f"mapped-{state}", "approve", 3)
+        scene.ended(f"one-{state}", state, run_state="failed")
+        for run_id, task_id, index, xcoms in (
+            (f"batch-{state}", "start_all", -1, {"instance_ids": [member]}),
+            (f"mapped-{state}", "approve", 3, {"instance_id": mapped}),
+        ):
+            scene.rows.task("gates", run_id, task_id, state, map_index=index, xcoms=xcoms, run_state="failed")
+    scene.done()
+    shown = run("gates", "--orphans", "--output", "json")
+    assert shown.rows == []
+    assert f"{3 * len(states)} {OrphanVerdict.TASK_CONTINUES.value}." in shown.err
+
+
 @pytest.mark.parametrize("run_state", ["queued", "running"])
 def test_an_instance_of_a_run_that_has_not_ended_is_no_orphan(scene: Scene, run: Run, run_state: str) -> None:
     """A later task of the run may wait for it, or terminate it itself."""
