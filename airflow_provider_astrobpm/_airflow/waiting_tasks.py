@@ -153,8 +153,9 @@ def _deferred(session: Any) -> Iterator[WaitingTask]:
         one.deadline, one.has_deadline = given.get("deadline"), "deadline" in given
         one.seen = given.get("seen")
         one.business_key = given.get("business_key")
-        if given.get("instance_id") is not None:
-            one.instance_ids = (given["instance_id"],)
+        awaited = (one.seen or {}).get("id") or given.get("instance_id")
+        if awaited is not None:
+            one.instance_ids = (awaited,)
         names = ((one.seen or {}).get("name"), given.get("bpm_name"))
         one.bpm_names = tuple(dict.fromkeys(name for name in names if name))
         yield one

@@ -235,6 +235,17 @@ def test_blanks_around_a_business_key_are_not_significant(
     assert listed["id"] == shown["id"] == instance_id
 
 
+def test_a_deferred_sensor_that_has_found_its_instance_waits_for_no_other_one(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    first, _ = (emulator.start(BPM, business_key="order-1")["id"] for _ in range(2))
+    seen = {"id": first, "name": BPM, "state": "Running", "business_key": "order-1"}
+    _deferred_sensor(scene, business_key="order-1", seen=seen)
+    scene.done()
+    (row,) = run("gates", "--output", "json").rows
+    assert (row["instance_id"], row["state"]) == (first, "Waiting for user interaction")
+
+
 def test_an_awaited_instance_that_has_ended_costs_one_request_a_state(
     scene: Scene, run: Run, emulator: EmulatorControl
 ) -> None:
