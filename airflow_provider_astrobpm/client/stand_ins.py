@@ -11,8 +11,11 @@ from __future__ import annotations
 import json
 import math
 import string
+import unicodedata
 from hashlib import blake2b
 from typing import Any
+
+from airflow_provider_astrobpm.client import texts
 
 MARK = "~"
 """Precedes the stand-in of a text. A number or boolean is marked by an object with this name only."""
@@ -21,9 +24,11 @@ MAX_SHAPED_CHARS = 200  # characters of a text whose form a stand-in shows; of t
 MAX_REMEMBERED = 20_000  # texts whose stand-ins are remembered, because lists repeat the same rows
 
 SEPARATORS = "-_.:"
+_KEPT = SEPARATORS + texts.REPLACEMENT
 _PUNCTUATION = "".join(each for each in string.punctuation if each not in SEPARATORS)
 _ALPHABETS = (string.ascii_lowercase, string.ascii_uppercase, string.digits, _PUNCTUATION)
 _FACTORS = {len(each): [n for n in range(1, len(each)) if math.gcd(n, len(each)) == 1] for each in _ALPHABETS}
+_INVALID = ("Cc", "Cf", "Cs")  # control characters, invisible ones, and halves of a surrogate pair
 _FIRST_IDEOGRAPH, _IDEOGRAPHS = 0x4E00, 20_000
 _EXPONENT = "e"
 
@@ -41,7 +46,7 @@ class StandIns:
     def text(self, value: str) -> str:
         """Return the stand-in of a text, with its length and form. A blank text comes back unchanged.
 
-        Blanks, ``SEPARATORS``, control characters and invalid characters stay. Each other character becomes one of its kind: a
+        Blanks, ``SEPARATORS`` and characters that are no text, such as control characters, stay. Each other character becomes one of its kind: a
         small letter, a capital letter, a digit, punctuation, or anything else.
         """
         if not value.strip():
@@ -100,6 +105,6 @@ def _replaced(character: str, number: int) -> str:
         if at >= 0:
             factors, shift = _FACTORS[len(alphabet)], number >> 16
             return alphabet[(at * factors[number % len(factors)] + shift) % len(alphabet)]
-    if character in SEPARATORS or character.isspace() or not character.isprintable() or character == "\ufffd":
+    if character in _KEPT or character.isspace() or unicodedata.category(character) in _INVALID:
         return character
     return chr(_FIRST_IDEOGRAPH + (ord(character) + number) % _IDEOGRAPHS)

@@ -34,11 +34,14 @@ FORMAT = 1  # of the entries
 GIVEN_UP = "given_up"
 """The outcome of a request for whose answer the caller did not wait, because it was cancelled or killed."""
 MAX_BODY_BYTES = 1024 * 1024  # of a body that a transcript contains; of a longer one it contains the length
-_CODE = re.compile(r"\d{1,3}|405\d{6}|astrozero\.\d{4}|APIGW\.\d{4}")
-_TIME = re.compile(r"[\d\-/:. TZ+]{1,30}|-")
-_SECONDS = re.compile(r"-?\d{1,9}(\.\d{1,6})?")
-_RETRY_AFTER = re.compile(r"\d{1,9}|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")
-_COUNT = re.compile(r"\d{1,6}")
+_CODE = re.compile(r"\d{1,3}|405\d{6}|astrozero\.\d{4}|APIGW\.\d{4}", re.ASCII)
+_TIME = re.compile(
+    r"\s*\d{4}[-/]\d\d[-/]\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?(Z|[+-]\d\d:?\d\d)?\s*|-", re.ASCII
+)
+_SECONDS = re.compile(r"-?\d{1,9}(\.\d{1,6})?", re.ASCII)
+_RETRY_AFTER = re.compile(r"\d{1,9}|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.ASCII)
+_MAX_NUMBER = 1e9
+_COUNT = re.compile(r"\d{1,6}", re.ASCII)
 _MEDIA = re.compile(
     r"(application/(json|xml|problem\+json|octet-stream|x-www-form-urlencoded)|text/(html|plain|xml))"
     r"(; ?charset=(utf-8|iso-8859-1|us-ascii|gbk|gb2312|gb18030))?",
@@ -135,7 +138,7 @@ def _is_code(value: object) -> bool:
 def _is_number(value: object) -> bool:
     if isinstance(value, str):
         return _SECONDS.fullmatch(value) is not None
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
 
 
 def _never(_value: object) -> bool:
