@@ -74,14 +74,15 @@ class Replay:
         left, not_sent = self.unused(), [each for each in self.exchanges if each.failure == "not_sent"]
         total = len(self.exchanges) - len(not_sent)
         lines = [
-            f"Used {total - len(left)} of {total} recorded exchanges; {len(self.differences)} requests differed."
+            f"Recorded exchanges that were used: {total - len(left)} of {total}. "
+            f"Requests that differed: {len(self.differences)}."
         ]
         if left:
-            lines.append(f"The first that was not requested: {min(left, key=lambda each: each.at)}")
+            lines.append(f"The first that was not used: {min(left, key=lambda each: each.at)}")
         if not_sent:
             lines.append(
-                f"{len(not_sent)} recorded requests did not reach the server, which a replay cannot repeat: "
-                f"{not_sent[0]}"
+                "Requests that did not reach the server, which a replay cannot repeat: "
+                f"{len(not_sent)}, the first is {not_sent[0]}"
             )
         return lines
 
