@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 from tests.support.echoing import shown_in
 
+DAG_FILE = Path(__file__).parent / "dags" / "recorded.py"
 SUPPLIER = "Müller & Söhne 0815-4711"
 KEY = "purchase-4711/Anna.Miller"
 TITLE = "Purchase for Anna Miller"
@@ -149,4 +151,32 @@ def test_sensor_waits_for_the_stand_in_of_a_key_that_it_never_sends(
     emulator.connect()
     replayed = make_runner().end_of(lambda: sensor(stand_in.removeprefix("~")))
     assert type(replayed) is type(recorded)
+    assert VALUE.sub("…", str(replayed)) == VALUE.sub("…", str(recorded))
+
+
+@pytest.mark.usefixtures("airflow_database")
+@pytest.mark.filterwarnings("ignore")  # Airflow and its dependencies emit unrelated warnings here
+@pytest.mark.parametrize("mode", ["worker", "deferred"])
+def test_a_recorded_run_of_a_dag_replays_to_the_same_error(
+    mode: str, emulator: AstroZeroEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = {
+        "name": "recorded",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(DAG_FILE.parent)},
+    }
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    module = SourceFileLoader("recorded", str(DAG_FILE)).load_module()
+    emulator.connect(record=str(tmp_path))
+    emulator.breaks("SupplierOnboarding")
+    assert emulator.run(module.dags[mode]).state == "failed"
+    emulator.reset()
+    process_state.reset()
+    replay = emulator.replay(tmp_path)
+    emulator.connect()
+    assert emulator.run(module.dags[mode]).state == "failed"
+    assert replay.differences == []
+    recorded, replayed = module.errors
+    assert isinstance(recorded, WaitFailedError)
+    assert isinstance(replayed, WaitFailedError)
     assert VALUE.sub("…", str(replayed)) == VALUE.sub("…", str(recorded))
