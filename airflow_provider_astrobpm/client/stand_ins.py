@@ -1,9 +1,9 @@
-"""Stand-ins: what a transcript contains in place of values that a stranger must not see.
+"""Stand-ins: what a transcript contains in place of values that must not leave the site.
 
 A stand-in has the form of its value, because faults of a server show in the form: a key that was cut, padded or converted to
 upper case, an id with a blank, a number sent as a text. Equal values have equal stand-ins, different values have different
-ones, and values with a common beginning have stand-ins with a common beginning. Nobody can compute a value, or check a
-guess, without the salt.
+ones, and values with a common beginning have stand-ins with a common beginning. A value can neither be computed nor guessed
+from its stand-in without the salt.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ def _size(exchange: Exchange) -> int:
 def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # somebody has removed it
+    except OSError:  # it was removed
         return 0
 
 

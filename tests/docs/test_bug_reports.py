@@ -17,11 +17,13 @@ from tests.testing.test_guide import files
 PAGE = (Path(__file__).parents[2] / "docs" / "bug-reports.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 RECORDS = """
+from pathlib import Path
+
 from publish_sales import publish_sales
 
 
 def test_record(astro_zero_emulator):
-    astro_zero_emulator.connect(record="tests/transcripts")
+    astro_zero_emulator.connect(record=str(Path("tests/transcripts").absolute()))
     astro_zero_emulator.breaks("PublishApproval")
     assert astro_zero_emulator.run(publish_sales()).tasks["approval"] == "failed"
 """
@@ -43,7 +45,7 @@ def test_the_way_ends_in_a_failing_test(pytester: pytest.Pytester) -> None:
     failing = pytester.runpytest_subprocess(*options, "tests/test_report.py", timeout=120)
     failing.assert_outcomes(failed=1)
     failing.stdout.fnmatch_lines(
-        ['>*assert result.tasks["approval"] == "success"', "E*assert 'failed' == 'success'*"]
+        ['>*assert result.tasks*success*', "E*assert 'failed' == 'success'*"]
     )
 
     dag = pytester.path / "dags" / "publish_sales.py"
