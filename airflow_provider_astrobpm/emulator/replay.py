@@ -73,10 +73,8 @@ class Replay:
         """Return how much of the transcript was used, as lines for a person."""
         left, not_sent = self.unused(), [each for each in self.exchanges if each.failure == "not_sent"]
         total = len(self.exchanges) - len(not_sent)
-        lines = [
-            f"Recorded exchanges that were used: {total - len(left)} of {total}. "
-            f"Requests that differed: {len(self.differences)}."
-        ]
+        used = f"Recorded exchanges that were used: {total - len(left)} of {total}."
+        lines = [f"{used} Requests that differed: {len(self.differences)}."]
         if left:
             lines.append(f"The first that was not used: {min(left, key=lambda each: each.at)}")
         if not_sent:

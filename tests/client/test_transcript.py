@@ -333,7 +333,7 @@ def test_no_value_can_be_read_in_an_entry(data: st.DataObject, values: list[str]
         {"resMsg": said, "result": data.draw(document), values[0]: data.draw(document)}
     ).encode()
     response = Response(
-        400, {name: values[3] for name in ("content-type", "retry-after", "location", "server")}, answer
+        400, dict.fromkeys(("content-type", "retry-after", "location", "server"), values[3]), answer
     )
     text = json.dumps(entry(Exchange(request, response, NOW, 1.0), StandIns(b"\3" * 32)))
     assert not [value for value in values if shown_in(text, value)]

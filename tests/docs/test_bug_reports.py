@@ -44,9 +44,7 @@ def test_the_way_ends_in_a_failing_test(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess(*options, "tests/test_record.py", timeout=120).assert_outcomes(passed=1)
     failing = pytester.runpytest_subprocess(*options, "tests/test_report.py", timeout=120)
     failing.assert_outcomes(failed=1)
-    failing.stdout.fnmatch_lines(
-        ['>*assert result.tasks*success*', "E*assert 'failed' == 'success'*"]
-    )
+    failing.stdout.fnmatch_lines([">*assert result.tasks*success*", "E*assert 'failed' == 'success'*"])
 
     dag = pytester.path / "dags" / "publish_sales.py"
     dag.write_text(dag.read_text().replace('"sales_daily"', CHANGED))
@@ -85,4 +83,4 @@ def test_the_page_states_the_bounds() -> None:
     assert f"After {MAX_SHAPED_CHARS} characters" in PAGE
     assert f"A longer answer than {transcript.MAX_BODY_BYTES // mebibyte} MiB" in PAGE
     assert transcript_writer.SALT_NAME in PAGE
-    assert transcript_writer.CHECK_EVERY_BYTES == mebibyte
+    assert mebibyte == transcript_writer.CHECK_EVERY_BYTES

@@ -77,7 +77,8 @@ START = {
     "name": "~Qbc",
     "variables": {"~xy": "~Zz", "~ab": {"~": 7}, "$Flow.BusinessKey": "~k-1", "~no": None},
 }
-SENT = {"name": "Mine", "variables": {"who": "Me", "count": 1.5, "$Flow.BusinessKey": "key-1", "null": None}}
+VARIABLES: dict[str, Any] = {"who": "Me", "count": 1.5, "$Flow.BusinessKey": "key-1", "null": None}
+SENT: dict[str, Any] = {"name": "Mine", "variables": VARIABLES}
 
 
 def test_stand_ins_take_the_values_that_the_client_sends(replay_of: Any) -> None:
@@ -149,9 +150,9 @@ def test_a_name_that_was_only_shown_so_far_may_still_get_its_value(replay_of: An
         ({**SENT, "name": 7}, "body.name is a number, recorded was text"),
         ({**SENT, "version": "1"}, "body has 1 further fields (version), recorded were 0"),
         ({"name": "Mine"}, "body has no 'variables', which the recorded one has"),
-        ({**SENT, "variables": {**SENT["variables"], "more": 1}}, "body.variables has 4 further fields (who, count, null), rec"),
-        ({**SENT, "variables": {**SENT["variables"], "count": "1.5"}}, "body.variables.count is text, recorded was a number"),
-        ({**SENT, "variables": {**SENT["variables"], "null": ""}}, "body.variables.null is text, recorded was null"),
+        ({**SENT, "variables": {**VARIABLES, "more": 1}}, "body.variables has 4 further fields (who, count, null), rec"),
+        ({**SENT, "variables": {**VARIABLES, "count": "1.5"}}, "body.variables.count is text, recorded was a number"),
+        ({**SENT, "variables": {**VARIABLES, "null": ""}}, "body.variables.null is text, recorded was null"),
         ([], "body is a list, recorded was an object"),
     ],
 )  # fmt: skip
@@ -171,7 +172,7 @@ def test_a_value_must_stay_the_same(replay_of: Any) -> None:
     twice = {**START, "name": "~Other"}
     replay = replay_of(entry("POST", INSTANCES, START, answer=1), entry("POST", INSTANCES, twice, answer=2))
     answered(replay, "POST", INSTANCES, SENT)
-    variables = {**SENT["variables"], "$Flow.BusinessKey": "key-2"}
+    variables = {**VARIABLES, "$Flow.BusinessKey": "key-2"}
     answered(replay, "POST", INSTANCES, {"name": "Theirs", "variables": variables})
     (message,) = replay.differences
     assert message.endswith(

@@ -83,7 +83,7 @@ def test_every_extra_as_value_and_as_form_text(as_text: bool) -> None:
         "instance_url": "https://{host}/studio/{instance_id}",
         "allow_http": True,
         "access_token": TOKEN,
-        "record": "/var/tmp/transcripts",
+        "record": "/data/transcripts",
     }
     assert set(extra) == set(EXTRAS)
     settings = read({name: str(value) for name, value in extra.items()} if as_text else extra)
@@ -106,7 +106,7 @@ def test_every_extra_as_value_and_as_form_text(as_text: bool) -> None:
         start_grace=20,
         instance_lookup="list",
         instance_url="https://{host}/studio/{instance_id}",
-        record="/var/tmp/transcripts",
+        record="/data/transcripts",
     )
     assert set(settings.secrets()) == {TOKEN, "pw", "dXNlcjpwdw=="}
 
