@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -39,9 +39,12 @@ def doctor(args: argparse.Namespace) -> int | None:
     with connected(args.conn_id) as hook:
         settings = hook.settings
     sender = ProbeSender(settings, on_token=masking.token_masker(settings))
-    if args.record is not None:
-        sender.record(_transcript(settings, args.record))
-    with closing(sender), _sigterm_as_interrupt():
+    with ExitStack() as ends:
+        if args.record is not None:
+            writer = ends.enter_context(closing(_transcript(settings, args.record)))
+            sender.record(writer)
+        ends.enter_context(closing(sender))
+        ends.enter_context(_sigterm_as_interrupt())
         key, refused_key = (make_key(token_hex(6)) for _ in range(2))
         report = run_doctor(sender, process=process, key=key, refused_key=refused_key, say=say)
     sys.stdout.write(f"{report.as_json() if args.output == 'json' else report.as_text()}\n")

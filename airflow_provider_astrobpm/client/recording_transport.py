@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.client.errors import AstroZeroError
@@ -68,7 +69,8 @@ class AsyncRecordingTransport:
     async def close(self) -> None:
         """Close the connections to the server, and wait a moment until everything is written."""
         await self._transport.close()
-        await asyncio.to_thread(self._writer.drain)
+        with suppress(RuntimeError):  # the event loop is being closed, and starts no thread any more
+            await asyncio.to_thread(self._writer.drain)
 
 
 class _Timing:

@@ -8,6 +8,7 @@ a thread, which drops what it cannot write in time.
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import logging
 import os
@@ -265,7 +266,10 @@ def _salt_of(folder: Path) -> bytes:
         finally:
             os.close(descriptor)
             own.unlink()
-    return path.read_bytes()
+    salt = path.read_bytes()
+    if len(salt) != SALT_BYTES:  # without a salt, guesses could be checked
+        raise OSError(errno.EINVAL, f"it must have {SALT_BYTES} bytes", str(path))
+    return salt
 
 
 _WRITERS: dict[tuple[str, str], TranscriptWriter] = {}

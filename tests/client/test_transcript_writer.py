@@ -197,6 +197,15 @@ def test_unusable_folder_is_logged_once(place: str, tmp_path: Path, caplog: pyte
     assert str(folder) in message
 
 
+@pytest.mark.parametrize("salt", [b"", b"short", b"x" * 100])
+def test_a_damaged_salt_is_not_used(salt: bytes, warnings: list[str], tmp_path: Path) -> None:
+    (tmp_path / SALT_NAME).write_bytes(salt)
+    TranscriptWriter(SETTINGS, folder=tmp_path, warn=warnings.append).write(exchange())
+    (message,) = warnings
+    assert f"it must have 32 bytes ({tmp_path / SALT_NAME})" in message
+    assert transcripts(tmp_path) == []
+
+
 @pytest.mark.parametrize("write", ["write", "write_later"])
 def test_full_disk_is_logged_once(
     write: str, writer: TranscriptWriter, warnings: list[str], monkeypatch: pytest.MonkeyPatch
