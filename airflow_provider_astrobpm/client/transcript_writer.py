@@ -11,6 +11,7 @@ import atexit
 import errno
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 16 * 1024 * 1024  # that one process writes
 MAX_FOLDER_BYTES = 256 * 1024 * 1024  # of all transcripts in a folder, after which no process writes more
+MAX_FILES = 1000  # in a folder, after which no process begins another
 MAX_WAITING_EXCHANGES = 1000  # of an event loop, that are not yet written
 MAX_WAITING_BYTES = 16 * 1024 * 1024  # of their answers
 CHECK_EVERY_BYTES = 1024 * 1024  # written by one process, between two checks of the folder's size
@@ -198,8 +200,8 @@ class TranscriptWriter:
 
     def _write(self, exchange: Exchange) -> None:
         if self._open is None or self._open.process != os.getpid():
-            if self._is_folder_full():
-                self._stop(f"the transcripts in {self._folder} have reached {MAX_FOLDER_BYTES} bytes")
+            if (limit := self._folder_limit(most_files=MAX_FILES)) is not None:
+                self._stop(limit)
                 return
             self.open()
         transcript = self._open
@@ -214,19 +216,23 @@ class TranscriptWriter:
             limit = f"the transcript of this process has reached {MAX_FILE_BYTES} bytes"
         elif transcript.size - transcript.checked > CHECK_EVERY_BYTES:
             transcript.checked = transcript.size
-            if self._is_folder_full():
-                limit = f"all transcripts of the folder have reached {MAX_FOLDER_BYTES} bytes"
+            limit = self._folder_limit()
         if limit is None:
             transcript.append_encoded(line)
             return
-        transcript.append({"cut": limit})
+        transcript.append({"cut": limit.replace(str(self._folder), "the folder")})
         self._stop(limit)
 
-    def _is_folder_full(self) -> bool:
+    def _folder_limit(self, most_files: float = math.inf) -> str | None:
+        """Return which limit the transcripts in the folder have reached, if any."""
         if self._folder is None or not self._folder.is_dir():
-            return False
-        sizes = (_size_of(each) for each in self._folder.glob(f"*{SUFFIX}"))
-        return sum(sizes) >= MAX_FOLDER_BYTES
+            return None
+        sizes = [_size_of(each) for each in self._folder.glob(f"*{SUFFIX}")]
+        if len(sizes) >= most_files:
+            return f"there are {most_files} transcripts in {self._folder}"
+        if sum(sizes) >= MAX_FOLDER_BYTES:
+            return f"the transcripts in {self._folder} have reached {MAX_FOLDER_BYTES} bytes"
+        return None
 
     def _stop(self, why: str) -> None:
         self._has_stopped = True

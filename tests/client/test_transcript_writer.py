@@ -175,9 +175,23 @@ def test_folder_is_bounded_and_says_so(
         one.close()
     files = transcripts(tmp_path)
     assert 5000 <= sum(each.stat().st_size for each in files) < 7000
-    assert any("cut" in lines(each)[-1] for each in files)
+    ends = [lines(each)[-1] for each in files]
+    assert {"cut": "the transcripts in the folder have reached 5000 bytes"} in ends
     assert warnings
     assert "have reached 5000 bytes" in warnings[-1]
+
+
+def test_number_of_files_is_bounded(
+    warnings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcript_writer, "MAX_FILES", 2)
+    writers = [TranscriptWriter(SETTINGS, folder=tmp_path, warn=warnings.append) for _ in range(3)]
+    for number in range(2):
+        for writer in writers:
+            writer.write(exchange(number))
+    assert [len(lines(each)) for each in transcripts(tmp_path)] == [3, 3]
+    (message,) = warnings
+    assert f"there are 2 transcripts in {tmp_path}" in message
 
 
 @pytest.mark.parametrize("place", ["a file", "no rights"])

@@ -74,6 +74,7 @@ def test_the_page_states_the_bounds() -> None:
     bounds = {
         "the transcript of one process": f"{transcript_writer.MAX_FILE_BYTES // mebibyte} MiB",
         "all transcripts of a folder": f"{transcript_writer.MAX_FOLDER_BYTES // mebibyte} MiB",
+        "files in a folder": f"{transcript_writer.MAX_FILES:,}",
         "exchanges of a triggerer that wait to be written": (
             f"{transcript_writer.MAX_WAITING_EXCHANGES:,}, and {transcript_writer.MAX_WAITING_BYTES // mebibyte} MiB"
         ),
