@@ -170,11 +170,9 @@ class Airflow(DeployedAirflow):
         If it learns that only when the task has resumed, which a busy machine makes possible, it takes the task for one that was
         killed from outside.
         """
-        done = (
-            f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{dag_id}', "
-            f"task_id='{task_id}', run_id='{run_id}', try_number={tries},"
-        )
-        return done in self.scheduler.output()
+        key = f"TaskInstanceKey(dag_id='{dag_id}', task_id='{task_id}', run_id='{run_id}', try_number={tries},"
+        reports = self.scheduler.output().splitlines()
+        return any("Received executor event with state success" in line and key in line for line in reports)
 
     def working_tasks(self) -> list[str]:
         """Return the run ids of all tasks that hold a worker, or are about to."""
