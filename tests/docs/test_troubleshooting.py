@@ -86,6 +86,14 @@ ELSEWHERE: dict[str, str] = {
     "Left alone, because their tasks have changed meanwhile: …": (
         "tests/cli/test_gates.py::test_a_task_that_continues_after_the_preview_keeps_its_instance"
     ),
+    "No further requests are recorded on connection '…': …": (
+        "tests/client/test_transcript_writer.py::test_full_disk_is_logged_once"
+    ),
+    "--record: … cannot be created: …": "tests/cli/test_doctor.py::test_an_existing_file_is_not_overwritten",
+    "… cannot be read: No such file or directory": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "… is not an entry of a transcript": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "… has no recorded exchange": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "Differs: …": "tests/emulator/test_replay.py::test_the_command_line_replays_and_reports",
     "… other open instances with such a key left alone: …": (
         "tests/cli/test_gates.py::test_an_instance_for_which_another_task_waits_is_no_orphan"
     ),
