@@ -114,15 +114,18 @@ class LineAirflow(Airflow):
         self.call("POST", f"/api/v2/dags/{begin.dag_id}/dagRuns", body)
         return Run(self, begin.dag_id, run_id, control)
 
-    def command(self, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *command: str, seconds: float = 120, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a program of the line's environment.
 
         :param seconds: the time limit.
+        :param variables: further variables of its environment.
         """
         return subprocess.run(
             command,
             cwd=self.home,
-            env=self.deployment.environment,
+            env={**self.deployment.environment, **variables},
             capture_output=True,
             text=True,
             check=False,
