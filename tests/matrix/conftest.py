@@ -115,7 +115,7 @@ class LineAirflow(Airflow):
         return Run(self, begin.dag_id, run_id, control)
 
     def command(
-        self, *command: str, seconds: float = 120, **variables: str
+        self, *command: str, seconds: float = 120, variables: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the line's environment.
 
@@ -125,7 +125,7 @@ class LineAirflow(Airflow):
         return subprocess.run(
             command,
             cwd=self.home,
-            env={**self.deployment.environment, **variables},
+            env={**self.deployment.environment, **(variables or {})},
             capture_output=True,
             text=True,
             check=False,

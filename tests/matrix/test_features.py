@@ -126,9 +126,9 @@ def test_deferred_batch_in_one_process(airflow: LineAirflow, observe: Observe) -
     # In the database of the deployment, its scheduler would run the task, too.
     own = {DATABASE_VARIABLE: f"sqlite:///{airflow.home / 'alone.db'}"}
     for prepare in (["db", "migrate"], ["dags", "reserialize"]):
-        assert airflow.command("airflow", *prepare, **own).returncode == 0
+        assert airflow.command("airflow", *prepare, variables=own).returncode == 0
     try:
-        shown = airflow.command("python", "-c", code, seconds=ENOUGH_SECONDS, **own).stdout
+        shown = airflow.command("python", "-c", code, seconds=ENOUGH_SECONDS, variables=own).stdout
     except subprocess.TimeoutExpired as expired:
         shown = (expired.stdout or b"").decode()
     assert "the trigger runs" in shown, shown[-3000:]
