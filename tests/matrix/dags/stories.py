@@ -27,9 +27,7 @@ NUMBER_OF_RETRIES = Path(os.environ["AIRFLOW_HOME"], "retries")
 """A file with the ``retries`` of a task."""
 
 
-def dies(
-    after: Callable[[Any], bool], *, late: float = 0.0, alone: bool = False
-) -> Callable[[Any], None]:
+def dies(after: Callable[[Any], bool], *, late: float = 0.0, alone: bool = False) -> Callable[[Any], None]:
     """Return a ``pre_execute`` that kills the process of the first try, once a request has been answered.
 
     Airflow 3.0 retries the task only if its supervisor dies, too.
