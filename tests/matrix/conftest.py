@@ -114,15 +114,18 @@ class LineAirflow(Airflow):
         self.call("POST", f"/api/v2/dags/{begin.dag_id}/dagRuns", body)
         return Run(self, begin.dag_id, run_id, control)
 
-    def command(self, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *command: str, seconds: float = 120, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a program of the line's environment.
 
         :param seconds: the time limit.
+        :param variables: further variables of its environment.
         """
         return subprocess.run(
             command,
             cwd=self.home,
-            env=self.deployment.environment,
+            env={**self.deployment.environment, **(variables or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -191,6 +194,8 @@ def airflow(line: Line, begun: dict[str, Begin], observations: Observations) -> 
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
             "AIRFLOW__CORE__PARALLELISM": "12",
             "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",  # off by default on Airflow 3.0
+            # On Airflow 3.0 a callback makes the DAGs of its file stale until the file is parsed again.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
             # How soon Airflow 3.0 sees that a task has died, or was cleared while it ran.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",

@@ -237,7 +237,7 @@ ROWS: dict[str, Row] = {
                 ["airflow.sdk.definitions.deadline", []],
                 "Airflow has deadlines; import the names from `airflow.sdk.definitions.deadline`. Not tried",
             ),
-            "3.3": Cell(
+            "3.2": Cell(
                 ["airflow.sdk", ["AsyncCallback", "SyncCallback"]],
                 "with both kinds of callback; import the names from `airflow.sdk`",
             ),
