@@ -40,7 +40,7 @@ class KeyForm(NamedTuple):
             key = _in_case(sent.strip(), case)
             if core.endswith(key):
                 return cls(core[: -len(key)], case)
-            for kept in range(len(key) - 1, min(MIN_SUFFIX_CHARS, len(key)) - 1, -1):
+            for kept in range(len(key) - 1, MIN_SUFFIX_CHARS - 1, -1):
                 if core.endswith(key[:kept]):
                     return cls(core[:-kept], case, len(core))
         return None

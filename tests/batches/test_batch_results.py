@@ -57,7 +57,9 @@ def test_each_launch_has_one_outcome(make: Make) -> None:
 
 def test_without_a_wait_launches_are_only_started(make: Make) -> None:
     result = build_result(["1", None], {2: "no"}, None, {"1": make("1", state="Broken")})
-    assert [end.outcome for end in result] == ["refused", "started"]
+    assert [(end.number, end.outcome) for end in result] == [(2, "refused"), (1, "started")]
+    assert result.numbers("started") == [1]
+    assert result.numbers("failed") == []
 
 
 def ends(**counts: int) -> list[LaunchResult]:
@@ -143,6 +145,16 @@ def test_a_result_row_has_plain_values(make: Make) -> None:
         "outcome": "refused",
         "reason": "no such BPM",
     }
+
+
+def test_a_launch_whose_instance_was_never_seen_has_its_link() -> None:
+    row = LaunchResult(3, "succeeded", None, "7").as_dict(url="https://x/7", timezone=None)
+    assert (row["instance_id"], row["state"], row["url"]) == ("7", None, "https://x/7")
+
+
+def test_the_variables_have_a_column_only_if_they_are_asked_for() -> None:
+    assert result_columns(with_variables=False) == RESULT_COLUMNS
+    assert result_columns(with_variables=True) == (*RESULT_COLUMNS, "variables")
 
 
 def test_a_result_row_repeats_the_fields_of_the_author(make: Make) -> None:
