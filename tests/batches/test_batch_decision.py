@@ -228,6 +228,19 @@ class TestDecide:
         ):
             assert BatchDecider(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
 
+    @pytest.mark.parametrize("state", [OPEN, GOOD])
+    def test_a_first_try_of_a_generation_knows_that_its_keys_are_those_of_a_deleted_run(
+        self, state: str, make: Make
+    ) -> None:
+        """No process of this generation can have run before, so nothing carries its keys but what a deleted run left."""
+        asked_for = batch_request(generation=2, try_number=2)
+        found = BatchDecider(asked_for, None, matches_of(asked_for, [make("8", state, business_key=key_of(FIRST))]))
+        assert found.decide(FIRST) == StartLaunch(FIRST, key_of(FIRST))
+        assert found.superseded() == []
+        retry = batch_request(generation=2, try_number=3)
+        again = BatchDecider(retry, None, matches_of(retry, [make("8", state, business_key=key_of(FIRST))]))
+        assert isinstance(again.decide(FIRST), AdoptInstance)
+
     def test_refuses_if_the_lists_may_hide_an_instance(self, make: Make) -> None:
         asked_for = batch_request()
         hidden = matches_of(asked_for, [make("1"), make("2", business_key=None)])
@@ -455,7 +468,22 @@ class TestCustomKeys:
         _, decision = self.decide(record, make("8", name="Other", business_key="mine"))
         assert decision == StartLaunch(KEYED, "mine")
 
+    def test_nothing_is_known_of_the_preexisting_instances_if_lists_may_be_cut_off(self, make: Make) -> None:
+        first = batch_request(own_keys={1: "mine"}, generation=1, try_number=1, since=BEGUN)
+        for is_cut, known in ((False, ("8",)), (True, None)):
+            matches = matches_of(first, [make("8", business_key="mine")])
+            if is_cut:
+                matches.truncated_lists["Running"] = [make("8", business_key="mine")], True
+            decider = BatchDecider(first, None, matches)
+            decider.decide(KEYED)
+            assert decider.preexisting_ids == known
+
+    def test_without_custom_keys_nothing_is_recorded_of_them(self, make: Make) -> None:
+        plain = batch_request()
+        assert (plain.keys_signature(), plain.instance_signatures({1: make("8")})) == (None, None)
+
     def test_refuses_too_many_launches(self) -> None:
+        assert batch_request(own_keys={MAX_LAUNCHES_WITH_CUSTOM_KEYS: "k"}).searches_always
         with pytest.raises(ValueError, match=f"may have at most {MAX_LAUNCHES_WITH_CUSTOM_KEYS} launches"):
             batch_request(own_keys={MAX_LAUNCHES_WITH_CUSTOM_KEYS + 1: "k"})
 
@@ -476,9 +504,20 @@ def test_a_record_always_fits_into_airflow(make: Make) -> None:
     assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
     record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, 2 * MAX_SATISFIED_LAUNCHES, 2))
     assert record.met is None
-    record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, MAX_SATISFIED_LAUNCHES - 1, 2))
-    assert record.satisfied_launches() == set(range(1, MAX_SATISFIED_LAUNCHES - 1, 2))
+    record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, MAX_SATISFIED_LAUNCHES, 2))
+    assert record.satisfied_launches() == set(range(1, MAX_SATISFIED_LAUNCHES, 2))
+    assert msgspec.convert(msgspec.to_builtins(record), BatchRecord) == record
+    assert BatchRecord(generation=1).failed(unfinished=True, met=[MAX_SATISFIED_LAUNCHES]).met is None
     assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
+
+
+def test_the_launches_that_have_met_the_condition_are_kept_from_try_to_try() -> None:
+    first = BatchRecord(generation=1, unfinished=True).failed(unfinished=False, met=[1, 5])
+    assert (first.satisfied_launches(), first.unfinished) == ({1, 5}, False)
+    second = first.failed(unfinished=True, met=[2])
+    assert (second.satisfied_launches(), second.unfinished) == ({1, 2, 5}, True)
+    assert second.failed(unfinished=True).satisfied_launches() == {1, 2, 5}
+    assert BatchRecord(generation=1).failed(unfinished=True).met is None
 
 
 @given(

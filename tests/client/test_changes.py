@@ -19,10 +19,12 @@ from airflow_provider_astrobpm.client.changes import (
     has_effect,
 )
 from airflow_provider_astrobpm.client.errors import (
+    AnotherInstanceError,
     AstroZeroError,
     AuthenticationError,
     CallError,
     EffectNotShownError,
+    InstanceClosedError,
     InstanceNotFoundError,
     InterruptedCallError,
     NotSentError,
@@ -32,6 +34,7 @@ from airflow_provider_astrobpm.client.errors import (
 )
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.operations import Action, Operation
+from airflow_provider_astrobpm.client.sameness import KnownIdentity
 
 pytestmark = pytest.mark.usefixtures("no_jitter")
 
@@ -240,6 +243,47 @@ def test_missing_instance_after_a_failed_deletion(
     assert result.outcome is outcome
     assert (result.error is None) is (outcome is DONE)
     assert attempt.judge(make()).outcome is FAILED
+
+
+KNOWN = KnownIdentity(business_key="order-17")
+MINE: dict[str, Any] = {"business_key": "order-17"}
+GONE = InstanceNotFoundError("instance '002N1'")
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "must_act", "begun", "result"),
+    [
+        ("terminate", None, True, True, None),
+        ("terminate", {**OPEN, **MINE}, True, True, None),
+        ("terminate", {**COMPLETED, **MINE}, False, False, None),
+        ("terminate", {**COMPLETED, **MINE}, True, False, (ENDED, "nothing to do", InstanceClosedError)),
+        ("terminate", {**COMPLETED, **MINE}, True, True, (ENDED, "nothing to do", InstanceClosedError)),
+        ("terminate", {**STOPPED, **MINE}, True, False, (DONE, "nothing to do", InstanceClosedError)),
+        ("terminate", {**STOPPED, **MINE}, True, True, (DONE, "done by an earlier try of this task", None)),
+        ("terminate", {**OPEN, "business_key": "other"}, False, False, (FAILED, "not the same", AnotherInstanceError)),
+        ("terminate", GONE, False, False, None),
+        ("terminate", GONE, True, True, (FAILED, "in none of the states", InstanceNotFoundError)),
+        ("terminate", ServerError("down"), True, False, (FAILED, "down", ServerError)),
+        ("delete", {**OPEN, **MINE}, True, True, None),
+        ("delete", {**OPEN, "business_key": "other"}, True, True, (FAILED, "not the same", AnotherInstanceError)),
+        ("delete", GONE, True, False, None),
+        ("delete", GONE, True, True, (DONE, "deleted by an earlier try of this task", None)),
+        ("delete", ServerError("down"), True, True, None),
+    ],
+)
+def test_what_is_decided_before_anything_is_sent(
+    action: ChangeName, before: Any, must_act: bool, begun: bool, result: Any, make: Any
+) -> None:
+    seen = make(**before) if isinstance(before, dict) else before
+    found = ChangeAttempt("002N1", action, None, must_act, seen).judge_before(KNOWN, begun=begun)
+    if result is None:
+        assert found is None
+        return
+    outcome, words, error = result
+    assert found is not None
+    assert (found.outcome, type(found.error)) == (outcome, type(None) if error is None else error)
+    assert words in found.note
+    assert found.seen is (None if action == "delete" and error is None else seen)
 
 
 def test_errors_that_many_share_are_left_as_they_are(make: Any) -> None:

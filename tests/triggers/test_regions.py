@@ -47,7 +47,7 @@ class FakeAirflow:
         monkeypatch.setattr(
             RuntimeTaskInstance,
             "get_task_breadcrumbs",
-            lambda *_: self.breadcrumbs,
+            lambda dag_id, run_id: self.breadcrumbs if (dag_id, run_id) == ("dag", "run") else [],
             raising=False,  # from Airflow 3.1 on
         )
 
@@ -192,4 +192,7 @@ def test_a_worker_uses_the_state_of_its_own_iteration(
         ),
     ]
     task = user_action.TaskInstanceRef("dag", "run", "task", -1, Region(REGION, 1))
+    own = [each for region, index, each in breadcrumbs if (region, index) == (REGION, 1)]
+    is_over = state in user_action.ENDED_STATES
+    assert user_action.state_on_worker(task) == ((own or ["running"])[0] if is_over else state)
     assert termination.was_ended_by_user(task, "It", Log()) is ended
