@@ -19,11 +19,17 @@ PACKAGE = "airflow_provider_astrobpm"
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "testing.md"
 REASONS = ROOT / "scripts" / "survivors.yaml"
-SCORE_COLUMNS = ("module", "mutants", "killed", "timed out", "survived", "not reached", "unclear", "score")
+SCORE_COLUMNS = (
+    "module", "mutants", "killed", "timed out", "survived", "wording", "not reached", "unclear", "score",
+)  # fmt: skip
 SURVIVOR_COLUMNS = ("module", "in", "change", "why no test can notice it")
 NO_REASON = "no reason is known: a test is missing"
 KILLED, SURVIVED, TIMED_OUT, NOT_REACHED = "killed", "survived", "timeout", "no tests"
 """Outcomes, as mutmut names them."""
+UNNOTICED = (SURVIVED, NOT_REACHED)
+WORDING = "wording"
+"""The outcome of a survivor that only writes a sentence in another way."""
+_LITERAL = re.compile(r'"[^"]*"|\'[^\']*\'')
 
 
 class Result(NamedTuple):
@@ -46,6 +52,27 @@ class Result(NamedTuple):
         return f"{self.scope}: {self.text}"
 
 
+def is_wording(text: str) -> bool:
+    """Return whether a change only writes a sentence in capitals, in small letters, or between marks.
+
+    Only a literal with a blank is a sentence. The name of an argument, a field or a state is none.
+
+    :param text: the change, as the old and the new code.
+    """
+    old, _, new = text.partition(" → ")
+    changed = [
+        (before, after)
+        for before, after in zip(_LITERAL.findall(old), _LITERAL.findall(new), strict=False)
+        if before != after
+    ]
+    if len(changed) != 1:
+        return False
+    before, after = changed[0]
+    words = before[1:-1]
+    is_rewritten = after[1:-1] in (f"XX{words}XX", words.lower(), words.upper())
+    return " " in words and is_rewritten and old.replace(before, after) == new
+
+
 def setting(*packages: str) -> str:
     """Return the date, the machine, and the versions of Python and of some packages."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
@@ -65,14 +92,14 @@ def reasons() -> dict[str, dict[str, str]]:
 
 
 def without_reason(results: list[Result]) -> list[Result]:
-    """Return the mutants that survived although a test could notice them."""
+    """Return the mutants that no test notices although one could."""
     known = reasons()
-    return [one for one in results if one.outcome == SURVIVED and one.key not in known.get(one.module, {})]
+    return [one for one in results if one.outcome in UNNOTICED and one.key not in known.get(one.module, {})]
 
 
 def outdated_reasons(results: list[Result]) -> list[str]:
     """Return the reasons whose mutant did not survive, or does not exist any more, in the modules of a whole run."""
-    survivors = {(one.module, one.key) for one in results if one.outcome == SURVIVED}
+    survivors = {(one.module, one.key) for one in results if one.outcome in UNNOTICED}
     measured = {one.module for one in results}
     return [
         f"{module}: {key}"
@@ -89,7 +116,7 @@ def score_rows(results: list[Result]) -> list[tuple[str, ...]]:
         counts = Counter(one.outcome for one in results if one.module == module)
         total = sum(counts.values())
         noticed = counts[KILLED] + counts[TIMED_OUT]
-        columns = (KILLED, TIMED_OUT, SURVIVED, NOT_REACHED)
+        columns = (KILLED, TIMED_OUT, SURVIVED, WORDING, NOT_REACHED)
         numbers = [counts[outcome] for outcome in columns]
         rows.append(
             (
@@ -102,7 +129,7 @@ def score_rows(results: list[Result]) -> list[tuple[str, ...]]:
 
 
 def survivor_rows(results: list[Result]) -> list[tuple[str, ...]]:
-    """Return the row of each mutant that survived."""
+    """Return the row of each mutant that no test notices."""
     known = reasons()
     return [
         (
@@ -112,7 +139,7 @@ def survivor_rows(results: list[Result]) -> list[tuple[str, ...]]:
             _cell(known.get(one.module, {}).get(one.key, NO_REASON)),
         )
         for one in results
-        if one.outcome == SURVIVED
+        if one.outcome in UNNOTICED
     ]
 
 

@@ -234,7 +234,9 @@ class TestDecide:
     ) -> None:
         """No process of this generation can have run before, so nothing carries its keys but what a deleted run left."""
         asked_for = batch_request(generation=2, try_number=2)
-        found = BatchDecider(asked_for, None, matches_of(asked_for, [make("8", state, business_key=key_of(FIRST))]))
+        found = BatchDecider(
+            asked_for, None, matches_of(asked_for, [make("8", state, business_key=key_of(FIRST))])
+        )
         assert found.decide(FIRST) == StartLaunch(FIRST, key_of(FIRST))
         assert found.superseded() == []
         retry = batch_request(generation=2, try_number=3)

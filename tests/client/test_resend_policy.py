@@ -139,7 +139,11 @@ def test_a_malformed_answer_is_resent_if_the_call_only_reads(
 
 @pytest.mark.parametrize(
     ("operation", "attempts"),
-    [(operations.query("Running"), 2), (operations.change_state("1", "terminate"), 1), (operations.start("A"), 1)],
+    [
+        (operations.query("Running"), 2),
+        (operations.change_state("1", "terminate"), 1),
+        (operations.start("A"), 1),
+    ],
 )
 def test_only_a_read_is_resent_after_a_malformed_answer(
     operation: operations.Operation[Any], attempts: int

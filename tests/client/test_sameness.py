@@ -107,9 +107,13 @@ def test_between_two_lists_an_instance_may_move(
     earlier = instance("1", **{"is_closed": before, **one})
     later = instance("1", **{"is_closed": after, **other})
     found = contradiction_between(earlier, later)
-    has_moved = not (earlier.is_closed and later.is_closed) and not str(difference).startswith(("name", "business key"))
+    has_moved = not (earlier.is_closed and later.is_closed) and not str(difference).startswith(
+        ("name", "business key")
+    )
     if difference is None or has_moved:
         assert found is None
     else:
         assert found is not None
-        assert found.problem == f"Astro Zero shows instance '1' in two lists with different values: {difference}"
+        assert (
+            found.problem == f"Astro Zero shows instance '1' in two lists with different values: {difference}"
+        )
