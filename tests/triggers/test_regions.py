@@ -134,6 +134,21 @@ def test_an_unreadable_task_terminates_nothing(
     assert airflow.why_no_kill() == "the state of its task could not be read (AirflowRuntimeError)"
 
 
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_an_unreadable_next_try_terminates_nothing(
+    airflow: FakeAirflow, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The try that waited was replaced, and what the next one has published cannot be read either."""
+    monkeypatch.setattr(
+        XCom, "get_one", lambda **_: refuse(403 if READER.get(None) == "the try that waited" else status)
+    )
+    assert airflow.why_no_kill() == "the state of its task could not be read (AirflowRuntimeError)"
+
+
+def refuse(status: int) -> None:
+    raise refusal(status)
+
+
 def test_a_refusal_without_details_terminates_nothing(
     airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
