@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.client import key_search, states
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.operations import Operation
-from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
+from airflow_provider_astrobpm.client.wire import UNKNOWN_STATE, Rows, UnreadableRow
 
 NAME, NOW = "Approval", 1767916800.0  # 2026-01-09 00:00:00 UTC
 Answer = Callable[[dict[str, str]], Sequence[BpmInstance]]
@@ -72,6 +72,43 @@ def test_unreadable_row_may_match_if_no_list_shows_a_key() -> None:
         matches = KeyMatches(lambda one: one.business_key == "mine", clock=lambda: NOW)
         matches.add_list(Rows((), [odd]))
         assert (matches.doubt(NAME, NOW) is not None) is is_doubt
+
+
+@pytest.mark.parametrize(
+    ("shown", "bpm_name", "judged"),
+    [
+        ({"id": "1", "name": "A", "business_key": "k"}, "A", ("1", "A", "k")),
+        ({"id": "1", "name": "A", "business_key": "k"}, None, ("1", "A", "k")),
+        ({"business_key": "k", "unread": frozenset({"id", "name"})}, "A", ("", "A", "k")),
+        ({"business_key": "k", "unread": frozenset({"id", "name"})}, None, ("", "", "k")),
+    ],
+)
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_an_unreadable_row_is_judged_by_what_it_shows(
+    shown: dict[str, Any], bpm_name: str | None, judged: tuple[str, str, str], is_wanted: bool
+) -> None:
+    asked: list[BpmInstance] = []
+
+    def wanted(one: BpmInstance) -> bool:
+        asked.append(one)
+        return is_wanted
+
+    matches = KeyMatches(wanted)
+    odd = UnreadableRow(**{"reason": "it is odd", "unread": frozenset({"state"}), **shown})
+    matches.add_list(Rows([], [odd]))
+    assert (matches.why_incomplete(None, bpm_name) is not None) is is_wanted
+    instance_id, name, key = judged
+    assert asked == [BpmInstance(id=instance_id, name=name, state=UNKNOWN_STATE, business_key=key)]
+
+
+def test_an_unreadable_row_with_a_key_that_resembles_is_in_doubt() -> None:
+    matches = KeyMatches(lambda _one: False, resembles=lambda key: key == "MINE")
+    for key, is_doubt in (("other", False), ("MINE", True)):
+        odd = UnreadableRow(
+            reason="it is odd", unread=frozenset({"state"}), id="1", name=NAME, business_key=key
+        )
+        matches.add_list(Rows([], [odd]))
+        assert (matches.why_incomplete(None, NAME) is not None) is is_doubt
 
 
 def test_unreadable_row_counts_in_the_length_of_its_list() -> None:

@@ -129,7 +129,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description="Fuzz everything that decodes.")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--seed", type=int, default=0, help="the same inputs in each run; 0 for others each time")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same inputs in each run; 0 for others each time"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")
     parser.add_argument("--keep", action="store_true", help="write what was found into the corpus, minimised")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))

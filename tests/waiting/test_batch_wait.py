@@ -153,6 +153,12 @@ class TestEnd:
             awaited.result()
         assert awaited.so_far() == BatchWaitResult(1, {"2": BROKEN}, ("3", "4"))
 
+    def test_timeout_names_the_argument_that_set_the_deadline(self) -> None:
+        awaited = BatchWait(WaitCondition(), group(RUNS), deadline=100)
+        awaited.deadline_argument = "execution_timeout"
+        awaited.check_deadline(at(100))
+        assert "UTC ('execution_timeout'); 1 of 1 are still open" in str(awaited.ending)
+
     def test_the_poll_at_the_deadline_still_counts(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS), deadline=100)
         poll(awaited, *group(OK), now=100)
@@ -323,7 +329,7 @@ class TestRejudge:
 
     @pytest.mark.parametrize("state", [RUNS, BAD, UNHEARD_OF])
     def test_refuses_a_false_success(self, state: str) -> None:
-        with pytest.raises(errors.UnknownEventError, match="instance '1'"):
+        with pytest.raises(errors.UnknownEventError, match="it counts as a success.*instance '1'"):
             self.again(state, RUNS, RUNS, RUNS)
 
     def test_accepts_a_success_whose_state_has_passed(self) -> None:
@@ -364,6 +370,15 @@ class TestBatchSnapshot:
         fail(roll, now=120)
         with pytest.raises(errors.InterruptedCallError):
             roll.result()
+
+
+@pytest.mark.parametrize("awaited", [BatchSnapshot({"1": None}), BatchWait(WaitCondition(), group(RUNS))])
+def test_polls_may_fail_for_ten_minutes_by_default(awaited: BaseWait[Any]) -> None:
+    fail(awaited, now=0)
+    fail(awaited, now=599)
+    assert awaited.ending is None
+    fail(awaited, now=600)
+    assert isinstance(awaited.ending, errors.InterruptedCallError)
 
 
 @pytest.mark.parametrize(

@@ -606,6 +606,14 @@ class TestInstanceWait:
         with pytest.raises(RuntimeError, match="a wait needs an instance id or a business key"):
             wait.InstanceWait(WaitCondition()).add_to_query(SearchRequest())
 
+    def test_polls_may_fail_for_ten_minutes_by_default(self) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), instance_id="7")
+        awaited.record_failed_poll(cut(), at(0))
+        awaited.record_failed_poll(cut(), at(599))
+        assert awaited.ending is None
+        awaited.record_failed_poll(cut(), at(600))
+        assert isinstance(awaited.ending, InterruptedCallError)
+
     def test_knows_what_it_was_told_and_what_it_has_seen(self, make: Make) -> None:
         told = KnownIdentity(("Asked For",), "k")
         assert wait.InstanceWait(WaitCondition(), instance_id="7", known=told).known == told
