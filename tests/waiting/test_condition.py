@@ -241,6 +241,8 @@ def test_a_closed_instance_always_ends_the_wait(condition: WaitCondition, instan
         ({"states": ["Complete"]}, "states must be one of .*'Completed OK'.* not 'Complete'"),
         ({"failed_states": ["nope"]}, "failed_states must be one of .* not 'nope'"),
         ({"states": "Completed OK"}, "states must be a list of texts, not 'Completed OK'"),
+        ({"failed_states": "Broken"}, "failed_states must be a list of texts, not 'Broken'"),
+        ({"failed_states": []}, "failed_states must not be empty"),
         ({"bp_statuses": [" "]}, "bp_statuses"),
         (
             {"bp_statuses": ["None"]},
@@ -280,8 +282,11 @@ def test_none_is_refused() -> None:
     for argument in nothing:
         with pytest.raises(ValueError, match=f"{argument} is None; omit it instead"):
             given_condition_arguments(**{**nothing, argument: None})
-    with pytest.raises(ValueError, match="states must be one of"):
-        given_condition_arguments(**{**nothing, "states": ["{{ a }}", "Finished"]})
+        with pytest.raises(ValueError, match=f"^{argument} must be a list of texts, not 'one'"):
+            given_condition_arguments(**{**nothing, argument: "one"})
+    for argument in ("states", "failed_states"):
+        with pytest.raises(ValueError, match=f"^{argument} must be one of .* not 'Finished'"):
+            given_condition_arguments(**{**nothing, argument: ["{{ a }}", "Finished"]})
 
 
 def test_not_given_survives_copying() -> None:
