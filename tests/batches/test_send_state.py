@@ -88,9 +88,11 @@ def test_counts_the_starts_under_way() -> None:
 def test_pauses_are_longer_each_time_and_stop_the_batch_at_last() -> None:
     state = state_of()
     pauses: list[float | None] = []
-    while state.stopped_by is None:
-        pauses.append(fail(state, throttled(""), at=NOW + 100 * len(pauses)))
+    for number in range(3):
+        assert state.stopped_by is None
+        pauses.append(fail(state, throttled(""), at=NOW + 100 * number))
     assert pauses == [1.0, 2.0, None]
+    assert isinstance(state.stopped_by, ThrottledError)
 
 
 def test_starts_sent_before_a_pause_do_not_count() -> None:
@@ -126,11 +128,11 @@ def test_after_an_answer_failures_are_counted_from_the_first() -> None:
 
 @pytest.mark.parametrize(("max_concurrency", "most"), [(1, MIN_DOUBTS_TO_STOP), (9, 9)])
 def test_stops_after_many_lost_answers(max_concurrency: int, most: int) -> None:
-    state, sent = state_of(max_concurrency=max_concurrency), 0
-    while state.stopped_by is None:
+    state = state_of(max_concurrency=max_concurrency)
+    for _ in range(most):
+        assert state.stopped_by is None
         fail(state, ServerError("x"))
-        sent += 1
-    assert sent == most
+    assert isinstance(state.stopped_by, ServerError)
 
 
 @pytest.mark.parametrize("is_input_over", [True, False])
