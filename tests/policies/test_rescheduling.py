@@ -138,7 +138,8 @@ def test_tasks_that_failed_together_come_back_at_different_moments(monkeypatch: 
 
 
 def test_without_a_context_only_its_own_pause_counts() -> None:
-    assert astro_zero_retry_policy().evaluate(DOWN, 1, 5) == Rescheduled(30, OUTAGE)
+    decision: Any = astro_zero_retry_policy().evaluate(DOWN, 1, 5)
+    assert decision == Rescheduled(30, OUTAGE)
 
 
 def test_a_lost_start_is_rescheduled_only_if_an_outage_caused_the_doubt() -> None:

@@ -573,20 +573,19 @@ class TestBaseWait:
 
     @pytest.mark.parametrize(("now", "ends"), [(49.9, False), (50, True)])
     def test_a_passed_deadline_ends_it(self, now: float, ends: bool) -> None:
-        for record in (
+        records: tuple[Callable[[BareWait], None], ...] = (
             lambda one: one.record_poll(SearchResult({}), at(now)),
             lambda one: one.record_failed_poll(cut(), at(now)),
             lambda one: one.check_deadline(at(now)),
-        ):
+        )
+        for record in records:
             awaited = BareWait(1050)
             awaited.deadline_argument = "execution_timeout"
             record(awaited)
             assert isinstance(awaited.ending, WaitTimeoutError) is ends
             if ends:
-                assert (
-                    "The wait for an answer timed out at 1970-01-01 00:17:30 UTC ('execution_timeout')"
-                    in str(awaited.ending)
-                )
+                words = "The wait for an answer timed out at 1970-01-01 00:17:30 UTC ('execution_timeout')"
+                assert words in str(awaited.ending)
 
 
 class TestInstanceWait:
