@@ -98,6 +98,8 @@ def test_the_error_names_each_reason_once_with_the_first_launches() -> None:
         "2 of 10 launches failed, and at most 1 may ('max_failures'): launch 10 (instance 'id-10'): reason 10; "
         "launch 9 (instance 'id-9'): reason 9."
     )
+    bare = BatchResult([LaunchResult(1, "refused")]).failure(0)
+    assert str(bare).endswith("may ('max_failures'): launch 1: .")
     alike = BatchResult(LaunchResult(n, "refused", "no such BPM.") for n in range(1, 10_001)).failure(0.5)
     assert str(alike) == (
         "10000 of 10000 launches failed, and at most 0.5 may ('max_failures'): "

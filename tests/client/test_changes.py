@@ -298,6 +298,124 @@ def test_what_is_decided_before_anything_is_sent(
     assert found.seen is (None if action == "delete" and error is None else seen)
 
 
+GATEWAY = failure(RefusedError, res_code=None)
+
+
+@pytest.mark.parametrize(
+    ("action", "answer", "seen", "searched", "result"),
+    [
+        ("set", None, None, 0, (DONE, "set: done")),
+        ("delete", None, None, 0, (DONE, "instance '002N1' deleted")),
+        ("delete", None, OPEN, 0, (DONE, "instance '002N1' deleted")),
+        (
+            "suspend",
+            OPEN,
+            OPEN,
+            0,
+            (IN_DOUBT, "accepted, but shows no effect yet: the instance is 'Running'"),
+        ),
+        (
+            "suspend",
+            OPEN,
+            OPEN,
+            1,
+            (IN_DOUBT, "accepted, but shows no effect after 1 s: the instance is 'Running'"),
+        ),
+        (
+            "suspend",
+            OPEN,
+            OPEN,
+            0.5,
+            (IN_DOUBT, "accepted, but shows no effect after 0.5 s: the instance is 'Running'"),
+        ),
+        (
+            "resume",
+            HELD,
+            HELD,
+            0,
+            (IN_DOUBT, "accepted, but shows no effect yet: the instance is 'Running', suspended"),
+        ),
+        ("terminate", OPEN, GONE, 0, (IN_DOUBT, "accepted, but instance '002N1' is in none of the states")),
+        ("terminate", LOST, OPEN, 0, (FAILED, "it failed, and the instance is 'Running'")),
+        ("terminate", LOST, OPEN, 1, (FAILED, "it failed, and after 1 s the instance is 'Running'")),
+        ("terminate", LOST, OPEN, 0.5, (FAILED, "it failed, and after 0.5 s the instance is 'Running'")),
+        ("terminate", REFUSED, OPEN, 1, (FAILED, "it failed, and the instance is 'Running'")),
+        ("terminate", REFUSED, GONE, 0, (IN_DOUBT, "instance '002N1' is in none of the states")),
+        ("delete", REFUSED, GONE, 0, (DONE, "instance '002N1' did not exist")),
+        (
+            "delete",
+            LOST,
+            GONE,
+            0,
+            (DONE, "instance '002N1' does not exist; it is unknown whether it existed before this deletion"),
+        ),
+    ],
+)
+def test_what_a_result_says_and_shows(
+    action: ChangeName, answer: Any, seen: Any, searched: float, result: Any, make: Any
+) -> None:
+    answer = make(**answer) if isinstance(answer, dict) else answer
+    seen = make(**seen) if isinstance(seen, dict) else seen
+    found = ChangeAttempt("002N1", action, answer).judge(seen, searched)
+    assert (found.outcome, found.note) == result
+    assert found.seen is (None if answer is None else seen)
+    if isinstance(found.error, EffectNotShownError):
+        assert found.error.instance is (seen if isinstance(seen, BpmInstance) else answer)
+
+
+@pytest.mark.parametrize(
+    ("action", "answer", "before", "seen", "result"),
+    [
+        (
+            "terminate",
+            GATEWAY,
+            OPEN,
+            STOPPED,
+            (DONE, "terminate: done, although the answer says otherwise, {seen}"),
+        ),
+        (
+            "terminate",
+            REFUSED,
+            OPEN,
+            STOPPED,
+            (DONE, "terminate: nothing to do, it has already ended, {seen}"),
+        ),
+        ("suspend", GATEWAY, OPEN, HELD, (DONE, "suspend: nothing to do, {seen}")),
+        (
+            "delete",
+            LOST,
+            OPEN,
+            GONE,
+            (DONE, "instance '002N1' is gone, although the answer to its deletion was lost"),
+        ),
+        (
+            "delete",
+            GATEWAY,
+            OPEN,
+            GONE,
+            (DONE, "instance '002N1' is gone, although the answer to its deletion was lost"),
+        ),
+        ("delete", REFUSED, OPEN, GONE, (IN_DOUBT, "instance '002N1' is in none of the states")),
+        (
+            "delete",
+            LOST,
+            failure(ServerError),
+            GONE,
+            (IN_DOUBT, "it failed; the instance does not exist, and it is unknown whether it existed before"),
+        ),
+    ],
+)
+def test_what_was_there_before_decides_whose_change_it_was(
+    action: ChangeName, answer: CallError, before: Any, seen: Any, result: Any, make: Any
+) -> None:
+    before = make(**before) if isinstance(before, dict) else before
+    seen = make(**seen) if isinstance(seen, dict) else seen
+    found = ChangeAttempt("002N1", action, answer, must_act=True, before=before).judge(seen)
+    outcome, words = result
+    assert (found.outcome, found.note) == (outcome, words.format(seen=seen))
+    assert found.seen is seen
+
+
 def test_errors_that_many_share_are_left_as_they_are(make: Any) -> None:
     shared, missing = failure(RefusedError), InstanceNotFoundError("instance '002N1'")
     attempt = ChangeAttempt("002N1", "terminate", shared)

@@ -253,7 +253,9 @@ class TestSearchByKey:
         self, bpm_name: str | None, rows: list[BpmInstance], found: type[Exception], stage: Any
     ) -> None:
         key = BusinessKey("k", bpm_name)
-        assert type(stage(server(*rows)).run(search.find({}, [key])).match_or_error(key)) is found
+        error = stage(server(*rows)).run(search.find({}, [key])).match_or_error(key)
+        assert type(error) is found
+        assert "business key 'k'" in str(error)
 
     def test_open_match_counts_only_after_every_state_was_listed(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="k"), instance("2", RUNS, business_key="k")

@@ -202,7 +202,38 @@ class TestDecide:
     ) -> None:
         asked = start_request(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
         found = ExistingInstances(match_ids=tuple(map(str, range(matches))))
-        assert isinstance(decision.decide(asked, None, found), made)
+        decided = decision.decide(asked, None, found)
+        assert isinstance(decided, made)
+        if isinstance(decided, RefuseStart):
+            assert isinstance(decided.error, AmbiguousStartError)
+            assert decided.error.problem.startswith(
+                "1001 instances have its business key, too many to recognise"
+            )
+            assert (decided.error.business_key, decided.asks_person) == ("k", False)
+            assert "Choose a business_key that fewer instances have" in decided.error.advice
+
+    @pytest.mark.parametrize(
+        ("record", "found", "made"),
+        [
+            (StartRecord(generation=3, launch=2, posted_at=AT), (), StartInstance(AGAIN, 2)),
+            (StartRecord(generation=3, launch=2, posted_at=AT), (BAD,), StartInstance(TASK.key(3, 3), 3)),
+            (StartRecord(generation=3, launch=0, posted_at=AT), (), StartInstance(KEY)),
+            (StartRecord(generation=1, launch=2, posted_at=AT), (), StartInstance(KEY)),
+        ],
+    )
+    def test_a_start_without_an_instance_keeps_its_number(
+        self, record: StartRecord, found: tuple[BpmInstance, ...], made: StartInstance
+    ) -> None:
+        """It may still take effect late, and the same key then shows whose it is."""
+        assert decision.decide(start_request(), record, ExistingInstances(found)) == made
+
+    def test_a_refusal_names_the_key_of_the_next_start(self) -> None:
+        record = StartRecord(generation=3, launch=2, posted_at=AT)
+        refused = decision.decide(start_request(), record, ExistingInstances(doubt=DOUBT))
+        assert isinstance(refused, RefuseStart)
+        assert isinstance(refused.error, AmbiguousStartError)
+        assert refused.error.business_key == AGAIN
+        assert start_request().key() == KEY
 
     @pytest.mark.parametrize(
         ("record", "written"),
@@ -278,7 +309,25 @@ class TestClassify:
     def test_refuses_if_only_the_custom_key_matches(self, state: str) -> None:
         found = self.sort_out(SENT, instance("k", state), business_key="k")
         assert isinstance(found, RefuseStart)
+        assert isinstance(found.error, AmbiguousStartError)
+        assert found.error.business_key == "k"
         assert "if_open_instance_exists" in found.error.advice
+
+    def test_with_a_custom_key_an_instance_from_before_the_start_is_not_its_own(self) -> None:
+        old = instance("k", start_time="2026-01-01 00:00:00")
+        recent = instance("x", instance_id="recent")
+        assert self.sort_out(SENT, old, recent, business_key="k") == ExistingInstances()
+        assert isinstance(self.sort_out(None, old, recent, business_key="k"), RefuseStart)
+
+    def test_before_this_generation_has_sent_a_start_nothing_is_its_own(self) -> None:
+        """Whatever carries its keys was started by a deleted run."""
+        for record, own in ((NOTHING, ()), (BEGUN, ()), (SENT, (OPEN,)), (None, (OPEN,))):
+            found = self.sort_out(record, OPEN)
+            assert isinstance(found, ExistingInstances)
+            assert found.own == own
+
+    def test_a_called_bpm_of_an_older_generation_leaves_no_doubt(self) -> None:
+        assert self.sort_out(SENT, instance(OLD, name="Called")) == ExistingInstances()
 
     def test_ignores_an_instance_of_a_deleted_run(self) -> None:
         old = instance(state="Completed OK", instance_id="old", start_time="2026-01-08 09:59:59")
@@ -346,7 +395,9 @@ class TestClassify:
         found = self.sort_out(None, ended, **fields)
         assert isinstance(found, ExistingInstances)
         assert (found.own, found.older) == ((), ())
-        assert "'retries' was changed" in str(found.doubt)
+        assert f"'retries' was changed, so it is unclear whether {ended} was started" in str(found.doubt)
+        failed = instance(TASK.key(1), "Broken", "failed")
+        assert self.sort_out(None, failed, **fields) == ExistingInstances()
 
     def test_preexisting_instances_are_not_its_own(self) -> None:
         record = StartRecord(generation=3, posted_at=AT, strangers=("before",))
