@@ -257,6 +257,40 @@ class TestSearchByKey:
         assert type(error) is found
         assert "business key 'k'" in str(error)
 
+    @pytest.mark.parametrize(
+        ("odd", "is_found"),
+        [
+            ({"id": "1", "business_key": "other"}, False),  # the match itself, in another list
+            ({"id": "2", "business_key": "other"}, True),
+            ({"id": "2", "business_key": "k"}, False),
+            ({"id": "2", "business_key": "k", "name": "Approval"}, False),
+            ({"id": "2", "business_key": "k", "name": "Another"}, True),
+        ],
+    )
+    def test_an_unreadable_row_leaves_doubt_only_about_what_it_may_be(
+        self, odd: dict[str, Any], is_found: bool
+    ) -> None:
+        key = BusinessKey("k", "Approval")
+        found, match = SearchResult({}, [key]), instance("1", RUNS, business_key="k")
+        row = UnreadableRow(
+            **{"reason": "odd", "unread": frozenset({"state"} if "name" in odd else {"name"}), **odd}
+        )
+        for state in ALL:
+            found.add_list(state, {RUNS: [match], WAITS: Rows([], [row])}.get(state, []))
+        assert (found.match_or_error(key) is match) is is_found
+
+    @pytest.mark.parametrize("rows", [0, 2])
+    def test_what_was_not_found_names_the_longest_list(self, rows: int) -> None:
+        found = SearchResult({"9": None}, [KEY])
+        for state in ALL:
+            found.add_list(
+                state,
+                [instance(str(n), RUNS, business_key="j") for n in range(rows)] if state == RUNS else [],
+            )
+        for missing in (found.match_or_error(KEY), found.instance_or_error("9")):
+            assert isinstance(missing, InstanceNotFoundError)
+            assert missing.most_rows == rows
+
     def test_open_match_counts_only_after_every_state_was_listed(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="k"), instance("2", RUNS, business_key="k")
         search_result = stage(server(*rows, failing={RUNS: ServerError("x")})).run(search.find({}, [KEY]))
