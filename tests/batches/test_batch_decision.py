@@ -19,6 +19,7 @@ from airflow_provider_astrobpm.batches.batch_record import (
     MAX_SATISFIED_LAUNCHES,
     BatchRecord,
     BatchRequest,
+    is_recorded_instance,
 )
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.client.instance import BpmInstance
@@ -239,6 +240,12 @@ class TestDecide:
         )
         assert found.decide(FIRST) == StartLaunch(FIRST, key_of(FIRST))
         assert found.superseded() == []
+        begun = BatchRecord(generation=2, intent_of=2)
+        crashed = batch_request(generation=2, try_number=3)
+        sent_none = BatchDecider(
+            crashed, begun, matches_of(crashed, [make("8", state, business_key=key_of(FIRST))])
+        )
+        assert sent_none.decide(FIRST) == StartLaunch(FIRST, key_of(FIRST))
         retry = batch_request(generation=2, try_number=3)
         again = BatchDecider(retry, None, matches_of(retry, [make("8", state, business_key=key_of(FIRST))]))
         assert isinstance(again.decide(FIRST), AdoptInstance)
@@ -479,6 +486,17 @@ class TestCustomKeys:
             decider = BatchDecider(first, None, matches)
             decider.decide(KEYED)
             assert decider.preexisting_ids == known
+
+    def test_each_launch_recognises_its_own_instance_only(self, make: Make) -> None:
+        keys = {1: "mine", 3: "theirs"}
+        several = batch_request(own_keys=keys)
+        first, third = make("8", business_key="mine"), make("9", business_key="theirs")
+        record = BatchRecord(generation=2, own=several.instance_signatures({1: first, 3: third}))
+        for number in (1, 2, 3):
+            for instance in (first, third):
+                found = is_recorded_instance(record, number, keys.get(number, "mine"), instance)
+                assert found is ((number, instance.id) in {(1, "8"), (3, "9")})
+        assert not is_recorded_instance(BatchRecord(generation=2), 1, "mine", first)
 
     def test_without_custom_keys_nothing_is_recorded_of_them(self, make: Make) -> None:
         plain = batch_request()

@@ -9,7 +9,18 @@ import pytest
 from airflow_provider_astrobpm.client import states
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError
 from airflow_provider_astrobpm.client.instance import BpmInstance
-from airflow_provider_astrobpm.starting.decision_table import StartSubject, start_time_doubt
+from airflow_provider_astrobpm.starting.decision_table import (
+    AdoptInstance,
+    ExistingInstances,
+    RefuseStart,
+    StartDecision,
+    StartSubject,
+    decide_start,
+    generation_doubt,
+    start_time_doubt,
+)
+from airflow_provider_astrobpm.starting.lost_start import describe_instances
+from tests.starting.test_decision import start_request
 
 ONE = StartSubject("Approval", "next-key")
 LAUNCH = StartSubject("Approval", "next-key", "launch 7")
@@ -57,3 +68,39 @@ def test_a_start_time_in_doubt_is_shown() -> None:
         f"{one} has its business key, but its start time '1970-01-01 08:00:00' does not show whether this run of the DAG has "
         "started it, or a deleted one with the same id"
     )
+
+
+class TestSeveral:
+    """Instances of which at most one can be adopted."""
+
+    def decide(
+        self, subject: StartSubject, *found: BpmInstance, is_certain: bool = True, record: Any = None
+    ) -> StartDecision:
+        request = start_request(generation_is_certain=is_certain)
+        return decide_start(request, record, subject, ExistingInstances(found))
+
+    @pytest.mark.parametrize(("subject", "whose"), [(ONE, "this task's"), (LAUNCH, "that of launch 7")])
+    def test_a_refusal_names_them_and_the_key_of_the_first(self, subject: StartSubject, whose: str) -> None:
+        two = [open_instance(business_key="its-key"), open_instance(business_key="other")]
+        refused = self.decide(subject, *two)
+        assert isinstance(refused, RefuseStart)
+        assert isinstance(refused.error, AmbiguousStartError)
+        assert refused.error.problem == f"several instances may be {whose}: {describe_instances(two)}"
+        assert refused.error.business_key == "its-key"
+
+    def test_an_ended_one_of_an_uncertain_generation_is_refused(self) -> None:
+        one = instance(business_key="its-key", is_closed=True)
+        assert self.decide(ONE, one) == AdoptInstance(one, "an earlier try started it")
+        refused = self.decide(ONE, one, is_certain=False)
+        assert isinstance(refused, RefuseStart)
+        assert isinstance(refused.error, AmbiguousStartError)
+        assert refused.error.problem == generation_doubt(one)
+        assert refused.error.business_key == "its-key"
+        still_open = open_instance(business_key="its-key")
+        assert self.decide(ONE, still_open, is_certain=False) == AdoptInstance(
+            still_open, "an earlier try started it"
+        )
+
+
+def open_instance(**fields: Any) -> BpmInstance:
+    return BpmInstance(id="2", name="Approval", state="Running", **fields)

@@ -153,6 +153,14 @@ class TestEnd:
             awaited.result()
         assert awaited.so_far() == BatchWaitResult(1, {"2": BROKEN}, ("3", "4"))
 
+    @pytest.mark.parametrize(("now", "ends"), [(599, False), (600, True)])
+    def test_a_member_that_still_fails_has_failed_since_all_did(self, now: float, ends: bool) -> None:
+        awaited = BatchWait(WaitCondition(), group(RUNS, RUNS))
+        fail(awaited, now=0)
+        partly(awaited, *group(RUNS, RUNS), doubtful="1", now=300)
+        partly(awaited, *group(RUNS, RUNS), doubtful="1", now=now)
+        assert isinstance(awaited.ending, errors.UnexpectedAnswerError) is ends
+
     def test_timeout_names_the_argument_that_set_the_deadline(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS), deadline=100)
         awaited.deadline_argument = "execution_timeout"
@@ -395,6 +403,9 @@ def test_polls_may_fail_for_ten_minutes_by_default(awaited: BaseWait[Any]) -> No
             "; 10 a minute, about 80 min left",
         ),
         ([(0, 900), (7200, 800)], "; 50 an hour, about 16 h left"),
+        ([(0, 121), (60, 120)], "; 1 a minute, about 2 h left"),
+        ([(0, 120), (60, 119)], "; 1 a minute, about 119 min left"),
+        ([(0, 7201), (60, 7200)], "; 1 a minute, about 120 h left"),
         ([(7200, 900), (0, 850), (60, 800)], "; 50 a minute, about 16 min left"),
     ],
     ids=[
@@ -406,6 +417,9 @@ def test_polls_may_fail_for_ten_minutes_by_default(awaited: BaseWait[Any]) -> No
         "hours",
         "only the last ten minutes count",
         "rare polls",
+        "one a minute, for two hours",
+        "for less",
+        "for days",
         "the clock was set back",
     ],
 )

@@ -75,6 +75,24 @@ def test_the_first_poll_reports_with_include_existing() -> None:
     assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
 
 
+def test_has_no_news_before_the_first_poll() -> None:
+    watch = ends([])
+    assert watch.has_news() is False
+    watch.mark_reported({"01x"})  # has to be stored, after the next poll
+    assert watch.has_news() is False
+    poll(watch, order(1, RUNNING))
+    assert watch.has_news() is False
+    watch.record_poll(result_of(watch), at(1))
+    assert watch.has_news() is True
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
+def test_other_processes_hide_none_of_its_own(numbers: tuple[int, ...]) -> None:
+    watch = ends([])
+    rows = [order(number, COMPLETED, name="Other" if number == 1 else NAME) for number in numbers]
+    assert sorted(poll(watch, *rows)) == ["2", "3"]
+
+
 def test_ignores_other_processes() -> None:
     watch = ends([])
     assert poll(watch, order(1, COMPLETED, name="Other"), order(2, RUNNING)) == []
@@ -239,6 +257,8 @@ class TestFailingLists:
         again = [order(1, WAITING), order(1, WAITING, "Other"), order(2, WAITING), order(2, WAITING, "Other")]
         assert poll(watch, *again) == []
         assert poll(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
+        again = [order(1, WAITING), order(1, WAITING, "Other")]
+        assert poll(watch, order(3, WAITING), *again, order(4, WAITING)) == ["3", "4"]
 
 
 def result_of(watch: Watch, *rows: BpmInstance) -> SearchResult:
@@ -303,7 +323,7 @@ def test_what_is_stored_changes_with_each_report_and_each_leave() -> None:
     poll(watch, order(1, WAITING))
     assert watch.is_saved
     poll(watch, order(1, RUNNING))
-    assert not watch.is_saved
+    assert watch.is_saved is False
 
 
 def test_a_baseline_has_to_be_stored() -> None:
@@ -328,6 +348,8 @@ def test_warns_once_about_a_truncated_list() -> None:
     rows = [order(number, COMPLETED) for number in range(100)]
     poll(watch, *rows)
     poll(watch, *rows)
+    (note,) = watch.notes
+    assert note.warning
     (words,) = said(watch)
     assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and may be truncated")
 
