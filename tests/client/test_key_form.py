@@ -106,6 +106,16 @@ def test_key_after_a_prefix_resembles_if_it_is_long_enough() -> None:
     assert not KeyForms(["77"]).resembles("ASTRO-77")
 
 
+def test_a_key_that_the_endpoint_cuts_off_may_be_short() -> None:
+    assert not KeyForms([KEY]).resembles(KEY[:10])
+    assert KeyForms([KEY], KeyForm(case="upper", length=10)).resembles(KEY[:10].upper())
+
+
+@pytest.mark.parametrize("nothing", [None, "", "  "])
+def test_nothing_resembles_no_key(nothing: str | None) -> None:
+    assert not KeyForms(["xxxx", "x", KEY]).resembles(nothing)
+
+
 @pytest.mark.parametrize("length", [8, 9])
 def test_the_length_of_each_key_counts(length: int) -> None:
     sent = "x" * (length - 1) + "y"
