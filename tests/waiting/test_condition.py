@@ -196,8 +196,10 @@ def test_failure_reason_says_that_no_status_was_shown(
         (
             {"failed_bp_statuses": ["No"]},
             {"state": "Completed OK", "bp_status": "N\ufffd"},
-            "it ended in state 'Completed OK' with business status 'N\ufffd'; the wait was for state 'Completed OK' and a "
-            "business status other than 'No'",
+            (
+                "it ended in state 'Completed OK' with business status 'N\ufffd'; the wait was for state 'Completed OK' and a "
+                "business status other than 'No'"
+            ),
         ),
         (
             {"failed_bp_statuses": ["No"]},
@@ -207,8 +209,10 @@ def test_failure_reason_says_that_no_status_was_shown(
         (
             {"bp_statuses": ["Yes"], "failed_bp_statuses": ["No"]},
             {"state": "Broken"},
-            "it ended in state 'Broken' without showing a business status; the wait was for state 'Completed OK' and "
-            "business status 'Yes'",
+            (
+                "it ended in state 'Broken' without showing a business status; the wait was for state 'Completed OK' and "
+                "business status 'Yes'"
+            ),
         ),
     ],
 )
