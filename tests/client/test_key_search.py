@@ -245,3 +245,55 @@ def test_instance_that_moves_back_and_forth_is_rarely_missed(request_time: float
 
 def test_rows_without_keys_leave_doubt() -> None:
     assert search(Server([row("1", key=None)])).doubt(NAME, NOW) == "the lists show no business keys here"
+
+
+def test_rows_of_other_bpms_without_keys_leave_no_doubt() -> None:
+    matches = KeyMatches(lambda _one: False, clock=lambda: NOW)
+    matches.add_list([BpmInstance(id="1", name="Other", state="Running")])
+    assert matches.doubt(NAME, NOW) is None
+    assert matches.doubt("Other", NOW) == "the lists show no business keys here"
+    assert matches.why_keyless() == "the lists show no business keys here"
+
+
+@pytest.mark.parametrize(
+    ("state", "any_open_counts", "is_newest_first", "since", "is_doubt"),
+    [
+        ("Running", False, True, NOW, False),
+        ("Running", True, True, NOW, True),
+        ("Completed OK", True, True, NOW, False),
+        ("Completed OK", False, True, NOW, False),
+        ("Completed OK", False, False, NOW, True),
+        ("Completed OK", False, True, NOW - 30 * 86_400, True),
+        ("Completed OK", False, True, None, True),
+    ],
+)
+def test_a_cut_off_list_is_in_doubt_unless_it_reaches_back(
+    state: str, any_open_counts: bool, is_newest_first: bool, since: float | None, is_doubt: bool
+) -> None:
+    matches = KeyMatches(lambda _one: False, clock=lambda: NOW)
+    rows = [row("2"), row("1", "2026-01-05 00:00:00")]
+    matches.add_list(rows)
+    matches.truncated_lists[state] = rows, is_newest_first
+    words = f"the list of state {state!r} may be cut off at its 2 rows"
+    for found in (
+        matches.doubt(NAME, since, any_open_counts=any_open_counts),
+        matches.why_incomplete(since, NAME, any_open_counts=any_open_counts),
+    ):
+        assert found == (words if is_doubt else None)
+    if not any_open_counts:
+        assert matches.why_incomplete(since) == (words if is_doubt else None)
+
+
+@pytest.mark.parametrize(
+    ("passes", "has_missed"),
+    [
+        ([], False),
+        ([{"1"}, set(), {"1"}], True),
+        ([{"1"}, {"1"}, set(), {"1"}], True),
+        ([set(), set(), {"1"}], False),
+        ([{"1"}, set(), set()], False),
+        ([{"1"}, {"1"}, {"1"}], False),
+    ],
+)
+def test_a_pass_misses_what_those_before_and_after_it_show(passes: list[set[str]], has_missed: bool) -> None:
+    assert key_search._have_missed_any(passes) is has_missed
