@@ -167,8 +167,8 @@ bench-tokens: $(STAMP)  ## Let 200 waits lose their token every second, and coun
 bench-scale: $(BROWSER_STAMP)  ## Measure several triggerers, and searches among 100,000 ended instances, and write docs/performance.md (15 minutes)
 	@$(BIN)/python -m benchmarks.scale --write
 
-soak: $(HA_STAMP)  ## Let 2000 tasks wait in two triggerers, of which one is killed every five minutes (SOAK_MINUTES=n for another length; needs Debian)
-	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
+soak: $(HA_STAMP)  ## Let 2000 tasks wait in two triggerers, of which one is killed every five minutes, and write docs/performance.md (SOAK_MINUTES=n for another length; needs Debian)
+	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES) $(if $(filter 30,$(SOAK_MINUTES)),--write)
 
 demo: $(STAMP)  ## Run the approval gate against the emulator (OUTCOME=approve|reject)
 	@$(BIN)/python scripts/demo.py $(OUTCOME)

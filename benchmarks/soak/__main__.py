@@ -19,14 +19,15 @@ import psutil
 import benchmarks.soak
 from airflow_provider_astrobpm.emulator import EmulatorControl
 from benchmarks.faults.fates import FATES, PROCESS, meet_fate
-from benchmarks.soak.judgement import MAX_END_SECONDS, Plan, Sample, WaitHistory, judge, outcomes
-from benchmarks.waiting.report import setting
+from benchmarks.soak.judgement import MAX_END_SECONDS, Plan, Sample, WaitHistory, judge, outcomes, section
+from benchmarks.waiting.report import setting, write
 from local_services import install_services, start_postgres
 from local_stack import DATABASE_VARIABLE, Child, Deployment, Stack
 
 if TYPE_CHECKING:
     from benchmarks.soak.task_rows import TaskRows
 
+BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 WAITS, MINUTES = 2000, 30.0
 POLL_INTERVAL_SECONDS = 5.0
 CLOSE_SECONDS = 0.5  # between the ends of two instances
@@ -296,10 +297,8 @@ def main() -> int:
 
         length = options.minutes * 60
         window = length * (1 - WINDOW_SHARE), length
-        print(
-            f"{options.waits:,} waits for {options.minutes:g} minutes, {setting()}; --seed {options.seed}",
-            flush=True,
-        )
+        title = f"{options.waits:,} waits for {options.minutes:g} minutes, {setting()}; --seed {options.seed}"
+        print(title, flush=True)
         triggerers = Triggerers(deployment, window[0])
         soak = Soak(TaskRows(), EmulatorControl(emulator.url), triggerers, options)
         soak.prepare()
@@ -315,11 +314,16 @@ def main() -> int:
         if not all(verdict.kept for verdict in verdicts):
             for child in triggerers.children:
                 print(child.failure("its last lines").args[0])
-    for end, number in outcomes(soak.waits):
+    ends = outcomes(soak.waits)
+    for end, number in ends:
         print(f"{number} waits ended: {end}")
     for verdict in verdicts:
         print(f"{'kept  ' if verdict.kept else 'MISSED'}  {verdict.text}")
-    return int(not all(verdict.kept for verdict in verdicts))
+    if not all(verdict.kept for verdict in verdicts):
+        return 1
+    if options.write:
+        write(section(title, ends, verdicts), BEGIN, END)
+    return 0
 
 
 def kill_period(options: argparse.Namespace) -> float:
@@ -334,6 +338,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"for how long ({MINUTES:g})")
     parser.add_argument("--kill-every", type=float, help="seconds (a sixth of the time, a minute at least)")
     parser.add_argument("--seed", type=int, help="of the instances' fates and the faults (random)")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md if nothing is missed")
     options = parser.parse_args()
     if options.seed is None:
         options.seed = random.randrange(10_000)  # noqa: S311 - not a secret

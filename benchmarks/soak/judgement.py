@@ -148,3 +148,15 @@ def _none(lines: list[str], what: str) -> Verdict:
 def outcomes(waits: Collection[WaitHistory]) -> list[tuple[str, int]]:
     """Return how many waits ended in which way, the most frequent first."""
     return Counter(wait.end for wait in waits if wait.ended is not None).most_common()
+
+
+def section(title: str, ends: Sequence[tuple[str, int]], verdicts: Sequence[Verdict]) -> str:
+    """Return the section of the page.
+
+    :param title: what was measured, when and on which machine.
+    :param ends: how many waits ended in which way.
+    """
+    lines = [f"{title}:", "", "| waits | ended |", "|--:|---|"]
+    lines += [f"| {number:,} | {end} |" for end, number in ends]
+    lines += ["", *(f"- {verdict.text}" for verdict in verdicts), ""]
+    return "\n".join(lines)

@@ -27,6 +27,7 @@ from local_stack import environment
 from tests.matrix.page import PAGE, Result, page
 from tests.matrix.rows import ROWS
 
+DRIVERS = ("psycopg2-binary", "asyncpg")  # of PostgreSQL
 ENVIRONMENTS = ROOT / ".venv-lines"
 REPORTS = ROOT / "build" / "matrix"
 SHOWN_CHARACTERS = 20_000  # of the output of a line that fails
@@ -67,7 +68,7 @@ def prepare(line: Line, wheel: Path, log: IO[bytes]) -> Path:
     install += ["--python", programs / "python"]
     if not stamp.is_file() or stamp.read_text() != pins:
         run(*uv, "venv", "--quiet", "--clear", "--python", found, folder, log=log)
-        run(*install, "--constraints", line.constraints, "apache-airflow", wheel, log=log)
+        run(*install, "--constraints", line.constraints, "apache-airflow", *DRIVERS, wheel, log=log)
         stamp.write_text(pins)
     run(*install, "--no-deps", "--reinstall-package", "airflow-provider-astrobpm", wheel, log=log)
     return programs

@@ -1,4 +1,4 @@
-"""A deployed Airflow of one line with the built wheel, and what its tests observe.
+"""A deployed Airflow of one line with the built wheel, on PostgreSQL, and what its tests observe.
 
 ``python -m tests.matrix`` runs these tests once for each line. They run in the project's own environment; only Airflow runs in
 that of the line.
@@ -19,18 +19,19 @@ import pytest
 
 from airflow_lines import LINES, Line
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
-from local_stack import SIGNALS, Deployment, Emulator, Stack, living
+from local_services import install_services, start_postgres
+from local_stack import DATABASE_VARIABLE, SIGNALS, Deployment, Emulator, Stack, living
 from tests.deployment.conftest import SETTINGS, Airflow
 from tests.matrix.rows import ROWS
 from tests.matrix.runs import LATE, Begin, Run
 from tests.support.deployed import Found
 
 DAGS = Path(__file__).parent / "dags"
-DAG_COUNT = 21
+DAG_COUNT = 24
 LATER = {"loops.py": ("3.4", 4)}
 """DAG files that older lines cannot import: the first line that can, and the number of their DAGs."""
 READS = 5  # of what Airflow does not answer in time
-PATIENCE = 600.0  # seconds to wait for an expected condition: all runs begin together
+PATIENCE = 100.0  # seconds to wait for an expected condition: all runs begin together
 GRACE = 1  # seconds after which a started instance certainly shows in the lists
 DEFAULT, WATCHED, INCIDENTS = "astro_zero_default", "watched_zero", "late_zero"
 
@@ -111,8 +112,11 @@ class LineAirflow(Airflow):
         self.call("POST", f"/api/v2/dags/{begin.dag_id}/dagRuns", body)
         return Run(self, begin.dag_id, run_id, control)
 
-    def command(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the line's environment."""
+    def command(self, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a program of the line's environment.
+
+        :param seconds: the time limit.
+        """
         return subprocess.run(
             command,
             cwd=self.home,
@@ -120,7 +124,13 @@ class LineAirflow(Airflow):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=seconds,
+        )
+
+    def task_logs(self, dag_id: str) -> str:
+        """Return the logs of the tasks of a DAG."""
+        return "".join(
+            path.read_text() for path in sorted((self.home / f"logs/dag_id={dag_id}").rglob("*.log"))
         )
 
     def refused(self) -> dict[str, str]:
@@ -178,8 +188,14 @@ def airflow(line: Line, begun: dict[str, Begin], observations: Observations) -> 
             **SETTINGS,
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
             "AIRFLOW__CORE__PARALLELISM": "12",
+            "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",  # off by default on Airflow 3.0
+            # Airflow 3.0 misses that of a task that was cleared while it ran, and does not help it.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
             "MATRIX_LATE": str(LATE),
         }
+        install_services(stack)
+        settings[DATABASE_VARIABLE] = f"postgresql+psycopg2://{start_postgres(stack)}"
         deployment = Deployment(stack, emulator, os.environ["MATRIX_PROGRAMS"], **{**settings, **connections})
         airflow = LineAirflow(deployment, stack, servers, line)
         deployment.start()
@@ -200,7 +216,7 @@ def facts(airflow: LineAirflow, observations: Observations) -> dict[str, Any]:
 
     def ended() -> bool | None:
         state = airflow.call("GET", path)["state"]
-        assert state != "failed"
+        assert state != "failed", airflow.task_logs("facts")
         return state == "success" or None
 
     airflow.until("a task has found the facts", ended)

@@ -40,7 +40,10 @@ class Row:
 
 FAILS, RESUMES = "fails", "resumes"
 TERMINATES = "terminates and starts another"
-KEPT, DISCARDED = "kept", "discarded"  # whether a clear on Airflow 3.4 keeps what the task has recorded
+HANGS = "hangs"
+LEAVES = "leaves it open and starts another"
+KEPT, DISCARDED = "kept", "discarded"  # whether a clear of a task on Airflow 3.4 keeps what it has recorded
+WHOLE = "whole"  # a clear of the whole run
 BOX = "if you tick [*Keep task state and resume*](guarantees.md#on-airflow-34)"
 
 ROWS: dict[str, Row] = {
@@ -99,7 +102,10 @@ ROWS: dict[str, Row] = {
         {
             "3.0": Cell({KEPT: TERMINATES}, "terminates what is open, and starts another instance"),
             "3.3": Cell({KEPT: RESUMES}, "resumes the instance that the wait has left open"),
-            "3.4": Cell({KEPT: RESUMES, DISCARDED: TERMINATES}, f"as on 3.3 {BOX}, otherwise as on 3.0"),
+            "3.4": Cell(
+                {KEPT: RESUMES, DISCARDED: TERMINATES, WHOLE: RESUMES},
+                f"as on 3.3 {BOX} or clear the whole run, otherwise as on 3.0",
+            ),
         },
     ),
     "clear of a batch": Row(
@@ -108,13 +114,40 @@ ROWS: dict[str, Row] = {
             "3.0": Cell({KEPT: TERMINATES}, "terminates what is open, and begins a new batch"),
             "3.3": Cell({KEPT: RESUMES}, "continues the batch"),
             "3.4": Cell(
-                {KEPT: RESUMES, DISCARDED: TERMINATES}, "as on 3.3 if you tick that box, otherwise as on 3.0"
+                {KEPT: RESUMES, DISCARDED: TERMINATES, WHOLE: RESUMES},
+                "as on 3.3 if you tick that box or clear the whole run, otherwise as on 3.0",
+            ),
+        },
+    ),
+    "clear, own key": Row(
+        "clear after a failed wait, with [your own `business_key`](guarantees.md#with-your-own-business_key)",
+        {
+            "3.0": Cell({KEPT: LEAVES}, "leaves the instance open, and starts another"),
+            "3.3": Cell({KEPT: RESUMES}, "resumes the instance"),
+            "3.4": Cell(
+                {KEPT: RESUMES, DISCARDED: LEAVES}, "as on 3.3 if you tick that box, otherwise as on 3.0"
+            ),
+        },
+    ),
+    "clear of a batch, own keys": Row(
+        "clear of a failed batch whose launches have your own keys",
+        {
+            "3.0": Cell({KEPT: LEAVES}, "leaves what is open, and begins a new batch"),
+            "3.3": Cell({KEPT: RESUMES}, "continues the batch"),
+            "3.4": Cell(
+                {KEPT: RESUMES, DISCARDED: LEAVES}, "as on 3.3 if you tick that box, otherwise as on 3.0"
             ),
         },
     ),
     "clear on a worker": Row(
         "clear while the task runs on a worker",
-        {"3.0": Cell("a retry", "counts as a retry"), "3.4": Cell("a clear", "counts as a clear")},
+        {
+            "3.0": Cell(
+                HANGS,
+                "terminates the instance; Airflow then leaves the task in `restarting` until you clear it again",
+            ),
+            "3.1": Cell("a clear", "counts as a clear"),
+        },
     ),
     "clear in doubt": Row(
         "clear after an [`AmbiguousStartError`](guarantees.md#resolving-an-ambiguousstarterror), if a search proves nothing",
@@ -173,6 +206,20 @@ ROWS: dict[str, Row] = {
                 ["RuntimeError", "up_for_retry"], "none: `astro_zero_retry_policy()` raises a `RuntimeError`"
             ),
             "3.3": Cell([None, "failed"], "yes: a refused start is not retried"),
+        },
+    ),
+    "outage": Row(
+        "a start that fails in [an outage](retries.md#outages-on-airflow-34)",
+        {
+            "3.0": Cell("up_for_retry", "is retried"),
+            "3.4": Cell("up_for_reschedule", "is rescheduled by the retry policy, which uses up no retry"),
+        },
+    ),
+    "queue": Row(
+        "[`queue` of an asset watcher's trigger](asset-events.md#where-it-runs)",
+        {
+            "3.0": Cell("ValueError", "refused with a `ValueError`"),
+            "3.4": Cell(None, "the triggerers with this name in `--queues` run it"),
         },
     ),
     "alerts": Row(

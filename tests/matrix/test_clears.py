@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_astrobpm.task_base.clearing import BOX
-from tests.matrix.rows import DISCARDED, KEPT, RESUMES, TERMINATES
+from tests.matrix.rows import DISCARDED, HANGS, KEPT, LEAVES, RESUMES, TERMINATES, WHOLE
 from tests.matrix.runs import Begin, begins
 
 if TYPE_CHECKING:
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.matrix
 
 Observe = Callable[[str, Any], None]
+MISSED = "Detected a task instance without a heartbeat"
+ENOUGH_REPORTS = 3  # of it, after which the scheduler does nothing else for a task
 CHOICE = "3.4"
 """The first line on which a clear keeps or discards what the task has recorded."""
 
 
 def clear(run: Run, way: str, line: Line, task_id: str) -> None:
     """Clear a task that has ended, as a person does in one of the ways of the line."""
+    if way == WHOLE:
+        run.airflow.call("POST", f"{run.path}/clear", {"dry_run": False, "only_failed": False})
+        return
     choice = {"keep_task_state": True} if way == KEPT and line.name >= CHOICE else {}
     run.clear_one(run.one(task_id), **choice)
 
@@ -42,26 +47,41 @@ def cleared(run: Run, way: str, line: Line, each: int) -> str:
     assert len(before) == each
     clear(run, way, line, "approve")
     run.until_task("deferred", task_id="approve")
-    after = [instance["id"] for instance in run.still_open]
-    assert len(after) == each
-    if after != before:
-        ends = ["Terminated"] * each
-        assert [instance["state"] for instance in run.instances if instance["closed"]] == ends
+    known = set(before)
+    left = [instance["state"] for instance in run.instances if instance["id"] in known]
+    found = RESUMES if len(run.instances) == each else TERMINATES if set(left) == {"Terminated"} else LEAVES
+    assert len(run.still_open) == (2 * each if found == LEAVES else each)
     run.until("people can act", lambda: all(one["outcomes"] for one in run.still_open) or None)
     run.decide()
     assert run.until_ended("approve") == "success"
-    assert len(run.instances) == (each if after == before else 2 * each)
-    return RESUMES if after == before else TERMINATES
+    assert len(run.instances) == (each if found == RESUMES else 2 * each)
+    return found
 
 
-@begins(**{KEPT: Begin("fails"), DISCARDED: Begin("fails", since=CHOICE)})
+def ways(dag_id: str, *, whole: bool = False) -> pytest.MarkDecorator:
+    """Mark a test with a run of a DAG for each way to clear it."""
+    runs = {KEPT: Begin(dag_id), DISCARDED: Begin(dag_id, since=CHOICE)}
+    return begins(**runs, **({WHOLE: Begin(dag_id, since=CHOICE)} if whole else {}))
+
+
+@ways("fails", whole=True)
 def test_clear_of_a_failed_wait(runs: dict[str, Run], line: Line, observe: Observe) -> None:
     observe("clear", {way: cleared(run, way, line, 1) for way, run in runs.items()})
 
 
-@begins(**{KEPT: Begin("fails_as_batch"), DISCARDED: Begin("fails_as_batch", since=CHOICE)})
+@ways("fails_as_batch", whole=True)
 def test_clear_of_a_failed_batch(runs: dict[str, Run], line: Line, observe: Observe) -> None:
     observe("clear of a batch", {way: cleared(run, way, line, 2) for way, run in runs.items()})
+
+
+@ways("fails_with_own_keys")
+def test_clear_with_own_keys(runs: dict[str, Run], line: Line, observe: Observe) -> None:
+    observe("clear, own key", {way: cleared(run, way, line, 1) for way, run in runs.items()})
+
+
+@ways("fails_as_batch_with_own_keys")
+def test_clear_of_a_batch_with_own_keys(runs: dict[str, Run], line: Line, observe: Observe) -> None:
+    observe("clear of a batch, own keys", {way: cleared(run, way, line, 2) for way, run in runs.items()})
 
 
 @begins(run=Begin("waits_on_worker"))
@@ -70,13 +90,28 @@ def test_clear_on_a_worker(runs: dict[str, Run], observe: Observe) -> None:
     run = runs["run"]
     run.until_asked()
     run.clear()
-    run.until_asked(tries=2, instances=2)
+
+    def next_one() -> str | None:
+        lines = run.airflow.scheduler.output().splitlines()
+        if sum(MISSED in line and run.run_id in line for line in lines) >= ENOUGH_REPORTS:
+            return HANGS
+        return "starts another" if len(run.instances) == 2 else None
+
+    found = run.until("the task starts another instance, or hangs", next_one)
+    if found == HANGS:
+        assert run.one()["state"] == "restarting"
+        assert len(run.instances) == 1
+        run.clear()
+    run.until(
+        "another one waits for a person",
+        lambda: [each for each in run.still_open if each["outcomes"]] or None,
+    )
     first, second = run.instances
     assert (first["state"], second["closed"]) == ("Terminated", False)
-    same = second["business_key"] == f"{first['business_key']}.2"
+    is_retry = second["business_key"] == f"{first['business_key']}.2"
     run.decide()
     assert run.until_ended() == "success"
-    observe("clear on a worker", "a retry" if same else "a clear")
+    observe("clear on a worker", found if found == HANGS else "a retry" if is_retry else "a clear")
 
 
 def hides_keys(control: EmulatorControl) -> None:

@@ -100,3 +100,8 @@ def test_task_ended_the_instance_itself(runs: dict[str, Run], observe: Observe) 
 def test_retry_policy(runs: dict[str, Run], observe: Observe, facts: dict[str, Any]) -> None:
     found = runs["run"].until_task("failed", "up_for_retry")
     observe("policy", [facts["policy"], found])
+
+
+@begins(run=Begin("outage", prepare=lambda control: control.outage()))
+def test_outage(runs: dict[str, Run], observe: Observe) -> None:
+    observe("outage", runs["run"].until_task("up_for_retry", "up_for_reschedule", "failed"))

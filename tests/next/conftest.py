@@ -23,8 +23,7 @@ from tests.support.deployed import DeployedAirflow, Found
 collect_ignore = [] if has_reschedules() else ["test_retry_policy.py"]
 
 DAGS = Path(__file__).parent / "dags"
-DAG_COUNT = 15
-LOOPED = "review.approve"
+DAG_COUNT = 5
 GRACE = 1  # seconds after which a started instance certainly shows in the lists
 
 
@@ -33,17 +32,15 @@ class Airflow(DeployedAirflow):
 
     _numbers = count(1)
 
-    def run(self, dag_id: str, *, dies_in: int | None = None, control: EmulatorControl | None = None) -> Run:
+    def run(self, dag_id: str, control: EmulatorControl) -> Run:
         """Start a run.
 
-        :param dies_in: the iteration in which the first try dies before it does anything.
-        :param control: the emulator that its DAG uses, if it is not the common one.
+        :param control: the emulator that its DAG uses.
         """
         run_id = f"{dag_id}-{next(self._numbers)}"
-        conf = {} if dies_in is None else {"dies_in": dies_in}
-        body = {"logical_date": None, "dag_run_id": run_id, "conf": conf}
+        body = {"logical_date": None, "dag_run_id": run_id}
         self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
-        return Run(self, dag_id, run_id, control or self.control)
+        return Run(self, dag_id, run_id, control)
 
 
 @dataclass(frozen=True)
@@ -85,45 +82,6 @@ class Run:
         (found,) = [each for each in self.tasks() if each["task_id"] == task_id]
         return found
 
-    def iteration(self, number: int) -> list[dict[str, Any]]:
-        """Return the waiting task instances of an iteration of the loop; several if they are mapped."""
-        return [
-            each
-            for each in self.tasks()
-            if each["task_id"] == LOOPED and each["loop_iteration"]["iteration"] == number
-        ]
-
-    def xcom(self, task: dict[str, Any], key: str) -> Any:
-        """Return a value that a task instance has published."""
-        where = f"region_id={task['region_id']}&region_index={task['region_index']}"
-        path = f"{self.path}/taskInstances/{task['task_id']}/xcomEntries/{key}?{where}&deserialize=true"
-        return self.airflow.call("GET", path)["value"]
-
-    def until_waiting(self, iteration: int, *, started: int) -> None:
-        """Wait until an iteration waits, and people can act on all open instances.
-
-        :param started: the number of instances that the run has started by then.
-        """
-
-        on_worker = self.dag_id == "loop_on_worker"
-
-        def is_waiting(task: dict[str, Any]) -> bool:
-            return task["state"] == "running" if on_worker else self._is_taken_up(task)
-
-        def waiting() -> bool | None:
-            tasks, still_open = self.iteration(iteration), self.still_open
-            wait = tasks and all(is_waiting(each) for each in tasks)
-            ready = still_open and all(each["outcomes"] for each in still_open)
-            return (wait and ready and len(self.instances) == started) or None
-
-        self.until(f"iteration {iteration} waits", waiting)
-
-    def _is_taken_up(self, task: dict[str, Any]) -> bool:
-        """Return whether a triggerer runs the trigger of a task. Before that a kill does not reach it."""
-        logs = [path.read_text() for path in self._logs.rglob("*.trigger.*.log")]
-        lines = [line for log in logs for line in log.splitlines() if f'"ti_id":"{task["id"]}"' in line]
-        return task["state"] == "deferred" and any(" starting" in line for line in lines)
-
     def until_state(self, state: str, task_id: str) -> None:
         self.until(f"{task_id} is {state}", lambda: self.task(task_id)["state"] == state or None)
 
@@ -134,21 +92,6 @@ class Run:
         """Approve all open instances."""
         for each in self.still_open:
             self.control.act(each["id"], "approve")
-
-    def mark(self, task: dict[str, Any], state: str) -> None:
-        """Mark a task instance, as a person does."""
-        where = f"?region_id={task['region_id']}&region_index={task['region_index']}"
-        mapped = f"/{task['map_index']}" if task["map_index"] >= 0 else ""
-        path = f"{self.path}/taskInstances/{task['task_id']}{mapped}{where}"
-        self.airflow.call("PATCH", path, {"new_state": state})
-
-    def clear(self, task: dict[str, Any], **more: Any) -> None:
-        """Clear a task instance, as a person does."""
-        body = {"dry_run": False, "dag_run_id": self.run_id, "only_failed": False, **more}
-        which = (
-            {"task_instance_ids": [task["id"]]} if task.get("region_id") else {"task_ids": [task["task_id"]]}
-        )
-        self.airflow.call("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", {**body, **which})
 
     def log(self, task_id: str) -> str:
         """Return the logs of all tries of a task."""
@@ -199,21 +142,3 @@ def airflow(emulator_server: EmulatorServer, outage_server: EmulatorServer) -> I
 def _connection(server: EmulatorServer, **extra: Any) -> str:
     plain = json.loads(server.connection_json())
     return json.dumps({**plain, "extra": {"start_grace": GRACE, **extra}})
-
-
-@pytest.fixture(scope="session")
-def runs(airflow: Airflow) -> dict[str, Run]:
-    """The runs of all tests, started together, because most of their time is waiting."""
-    dying = {
-        dag_id: airflow.run(dag_id, dies_in=1)
-        for dag_id in ("loop_of_one", "loop_on_worker", "loop_of_batches", "loop_of_mapped")
-    }
-    failing = {
-        f"{dag_id}, {state}": airflow.run(dag_id)
-        for dag_id in ("fails", "fails_as_batch")
-        for state in ("kept", "whole run", "discarded")
-    }
-    failing |= {
-        dag_id: airflow.run(dag_id) for dag_id in ("fails_with_own_keys", "fails_as_batch_with_own_keys")
-    }
-    return {**dying, **failing, "cleared": airflow.run("loop_of_one")}

@@ -39,7 +39,7 @@ def test_outages_during_start_and_wait_use_up_no_retry(
 ) -> None:
     each = EACH[dag_id]
     outage.outage()
-    run = airflow.run(dag_id, control=outage)
+    run = airflow.run(dag_id, outage)
     until_rescheduled(run, 2)
     assert run.instances == []
     outage.outage(on=False)
@@ -66,7 +66,7 @@ def test_a_start_in_doubt_is_rescheduled_and_has_one_instance(
     each = EACH[dag_id]
     outage.fault("start", "drop_after" if is_started else "drop_before", times=each)
     outage.fault("query", "status", status=503, times=1000)
-    run = airflow.run(dag_id, control=outage)
+    run = airflow.run(dag_id, outage)
     until_rescheduled(run, 1)
     assert "AmbiguousStartError: an outage uses up no retry" in run.log("approve")
     assert len(run.instances) == (each if is_started else 0)
@@ -81,7 +81,7 @@ def test_a_start_in_doubt_is_rescheduled_and_has_one_instance(
 
 def test_an_outage_uses_up_retries_past_its_limit(airflow: Airflow, outage: EmulatorControl) -> None:
     outage.outage()
-    run = airflow.run("outage_too_long", control=outage)
+    run = airflow.run("outage_too_long", outage)
     run.until_state("failed", "approve")
     assert run.task("approve")["try_number"] == 2
     # Airflow reports the failure first, and calls the callback then.

@@ -30,6 +30,15 @@ except RuntimeError as error:
     POLICY_ERROR = type(error).__name__
 
 
+def error_of_queue() -> str | None:
+    """Return the class of the error that refuses a queue for an asset watcher's trigger."""
+    try:
+        AstroZeroBpmEventTrigger(bpm_name=BPM, queue="people")
+    except ValueError as error:
+        return type(error).__name__
+    return None
+
+
 def place_of_deadlines() -> str | None:
     """Return the module from which a DAG imports deadline alerts."""
     for name in ("airflow.sdk", "airflow.sdk.definitions.deadline"):
@@ -42,7 +51,7 @@ def place_of_deadlines() -> str | None:
 
 with DAG("facts", **COMMON):
 
-    @task
+    @task(multiple_outputs=False)  # Airflow 3.0 cannot store a value of None by itself
     def find(**context: Any) -> dict[str, Any]:
         from airflow.configuration import conf  # noqa: PLC0415
 
@@ -55,6 +64,7 @@ with DAG("facts", **COMMON):
             "pythons": [each.rpartition(":: ")[2] for each in declared if ":: Python :: 3." in each],
             "record": context.get("task_state_store") is not None,
             "policy": POLICY_ERROR,
+            "queue": error_of_queue(),
             "alerts": place_of_deadlines(),
             "metrics": conf.has_option("metrics", "legacy_names_on"),
         }
@@ -83,6 +93,16 @@ with DAG("policy", **COMMON):
         task_id="wait",
         astro_zero_conn_id=CONNECTION,
         bpm_name="NoSuch",
+        retries=3,
+        retry_delay=timedelta(hours=1),
+        **POLICY,
+    )
+
+with DAG("outage", **COMMON):
+    AstroZeroStartBpmInstanceOperator(
+        task_id="wait",
+        astro_zero_conn_id=CONNECTION,
+        bpm_name=BPM,
         retries=3,
         retry_delay=timedelta(hours=1),
         **POLICY,

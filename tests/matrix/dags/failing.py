@@ -31,10 +31,17 @@ COMMON: dict[str, Any] = {
 }
 RUNS: dict[str, Any] = {"schedule": None, "catchup": False, "is_paused_upon_creation": False}
 
+ONE: dict[str, Any] = {"bpm_name": BPM, "title": "{{ run_id }}"}
+
 with DAG("fails", **RUNS):
-    AstroZeroStartBpmInstanceOperator(bpm_name=BPM, title="{{ run_id }}", **COMMON)
+    AstroZeroStartBpmInstanceOperator(**ONE, **COMMON)
 
 with DAG("fails_as_batch", **RUNS):
-    AstroZeroStartBpmBatchOperator(
-        launches=[{"bpm_name": BPM, "title": "{{ run_id }}"} for _ in range(2)], **COMMON
-    )
+    AstroZeroStartBpmBatchOperator(launches=[ONE, ONE], **COMMON)
+
+with DAG("fails_with_own_keys", **RUNS):
+    AstroZeroStartBpmInstanceOperator(**ONE, business_key="own {{ run_id }}", **COMMON)
+
+with DAG("fails_as_batch_with_own_keys", **RUNS):
+    launches = [{**ONE, "business_key": f"own {{{{ run_id }}}} {number}"} for number in range(2)]
+    AstroZeroStartBpmBatchOperator(launches=launches, **COMMON)

@@ -111,7 +111,7 @@ with DAG(
 ) as in_one_process:
     AstroZeroStartBpmBatchOperator(
         task_id="wait",
-        bpm_name="Instant",
+        bpm_name="NightlyReconciliation",
         launches=[{"title": "{{ run_id }}"} for _ in range(2)],
         poll_interval=1,
         deferrable=True,
