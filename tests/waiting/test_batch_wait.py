@@ -380,13 +380,14 @@ class TestBatchSnapshot:
             roll.result()
 
 
-@pytest.mark.parametrize("awaited", [BatchSnapshot({"1": None}), BatchWait(WaitCondition(), group(RUNS))])
-def test_polls_may_fail_for_ten_minutes_by_default(awaited: BaseWait[Any]) -> None:
-    fail(awaited, now=0)
-    fail(awaited, now=599)
-    assert awaited.ending is None
-    fail(awaited, now=600)
-    assert isinstance(awaited.ending, errors.InterruptedCallError)
+def test_polls_may_fail_for_ten_minutes_by_default() -> None:
+    waits: tuple[BaseWait[Any], ...] = BatchSnapshot({"1": None}), BatchWait(WaitCondition(), group(RUNS))
+    for awaited in waits:
+        fail(awaited, now=0)
+        fail(awaited, now=599)
+        assert awaited.ending is None
+        fail(awaited, now=600)
+        assert isinstance(awaited.ending, errors.InterruptedCallError)
 
 
 @pytest.mark.parametrize(
