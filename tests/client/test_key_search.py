@@ -297,3 +297,82 @@ def test_a_cut_off_list_is_in_doubt_unless_it_reaches_back(
 )
 def test_a_pass_misses_what_those_before_and_after_it_show(passes: list[set[str]], has_missed: bool) -> None:
     assert key_search._have_missed_any(passes) is has_missed
+
+
+class TestPasses:
+    """How often the open states are listed before an instance counts as missing."""
+
+    def passes(self, shows: Callable[[int], bool]) -> int:
+        """Search where one instance shows in some passes, by their number. Return how many there were."""
+        count = 0
+
+        def answer(query: dict[str, str]) -> list[BpmInstance]:
+            nonlocal count
+            if query["states"] != "Running":
+                return []
+            if query["orderType"] == "desc":
+                count += 1
+            return [row("1", state="Running")] if shows(count) else []
+
+        search(answer)
+        return count
+
+    @pytest.mark.parametrize(
+        ("shows", "passes"),
+        [
+            (lambda _number: True, key_search.FEWEST_PASSES),
+            (lambda _number: False, key_search.FEWEST_PASSES),
+            (lambda number: number != 3, key_search.FEWEST_PASSES),  # it has shown ever since
+            (lambda number: number != 5, key_search.FEWEST_PASSES + 2),
+            (lambda number: number % 2 == 1, key_search.FEWEST_PASSES + key_search.MAX_EXTRA_PASSES),
+        ],
+        ids=["shown", "not there", "missed early", "missed late", "missed again and again"],
+    )
+    def test_depend_on_whether_the_last_ones_have_missed_anything(
+        self, shows: Callable[[int], bool], passes: int
+    ) -> None:
+        assert self.passes(shows) == passes
+
+
+def test_rows_without_a_start_time_are_the_oldest() -> None:
+    dated, undated = (
+        row("1"),
+        BpmInstance(id="2", name=NAME, state="Completed OK", business_key="x", is_closed=True),
+    )
+
+    def answer(query: dict[str, str]) -> list[BpmInstance]:
+        if query["states"] != "Completed OK":
+            return []
+        return [dated, undated] if query["orderType"] == "desc" else [undated, dated]
+
+    assert search(answer).truncated_lists == {}
+
+
+def test_only_rows_of_the_same_second_are_requested_by_id() -> None:
+    for rows, is_asked in (
+        ([row(str(number), stamp) for number, stamp in enumerate(times(9))], False),
+        ([row(str(number)) for number in range(9)], True),
+    ):
+        server = Server(rows, cap=5)
+        search(server)
+        assert any(query["orderField"] == "id" for query in server.queries) is is_asked
+
+
+def test_a_list_is_complete_only_if_its_unreadable_rows_are_the_same_too() -> None:
+    rows = [row("1", "2026-01-08 23:59:00"), row("2", "2026-01-08 23:58:00")]
+    for other, is_cut in (("3", False), ("4", True)):
+
+        def answer(query: dict[str, str], other: str = other) -> Sequence[BpmInstance]:
+            if query["states"] != "Completed OK":
+                return []
+            is_newest_first = query["orderType"] == "desc"
+            odd = UnreadableRow(
+                reason="it is odd",
+                unread=frozenset({"state"}),
+                id="3" if is_newest_first else other,
+                name="Other",
+                business_key="x",
+            )
+            return Rows(rows if is_newest_first else rows[::-1], [odd])
+
+        assert (search(answer).truncated_lists != {}) is is_cut
