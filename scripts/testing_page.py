@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from collections import Counter
 from datetime import datetime, timezone
 from importlib import metadata
@@ -15,12 +16,17 @@ import yaml
 
 from performance_tables import tables_of
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 PACKAGE = "airflow_provider_astrobpm"
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "testing.md"
 REASONS = ROOT / "scripts" / "survivors.yaml"
 SCORE_COLUMNS = (
-    "module", "mutants", "killed", "timed out", "survived", "wording", "not reached", "unclear", "score",
+    "module", "mutants", "killed", "timed out", "survived", "wording", "not reached", "unclear", "score", "measured",
 )  # fmt: skip
 SURVIVOR_COLUMNS = ("module", "in", "change", "why no test can notice it")
 NO_REASON = "no reason is known: a test is missing"
@@ -52,6 +58,22 @@ class Result(NamedTuple):
         return f"{self.scope}: {self.text}"
 
 
+def decisions_of(pyproject: Path = ROOT / "pyproject.toml") -> list[str]:
+    """Return the paths of the modules that decide."""
+    listed: list[str] = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["mutmut"]["only_mutate"]
+    return listed
+
+
+def module_of(path: str) -> str:
+    """Return the name of a module within the package."""
+    return path.removeprefix(f"{PACKAGE}/").removesuffix(".py").replace("/", ".")
+
+
+def today() -> str:
+    """Return the date."""
+    return f"{datetime.now(timezone.utc):%Y-%m-%d}"
+
+
 def is_wording(text: str) -> bool:
     """Return whether a change only writes a sentence in capitals, in small letters, or between marks.
 
@@ -79,7 +101,7 @@ def setting(*packages: str) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("apache-airflow", *packages))
     return (
-        f"{datetime.now(timezone.utc):%Y-%m-%d}, on a machine with {os.cpu_count()} cores"
+        f"{today()}, on a machine with {os.cpu_count()} cores"
         f" ({cpu.group(1) if cpu else platform.machine()}) and {memory:.0f} GB of memory,"
         f" with Python {platform.python_version()}, {versions}"
     )
@@ -123,6 +145,7 @@ def score_rows(results: list[Result]) -> list[tuple[str, ...]]:
                 f"`{module}`",
                 *map(str, (total, *numbers, total - sum(numbers))),
                 f"{100 * noticed / total:.1f} %",
+                today(),
             )
         )
     return rows
@@ -147,12 +170,15 @@ def write_mutation(results: list[Result]) -> None:
     """Write the tables of a run. The rows of modules that it left out stay."""
     scores = _merged(SCORE_COLUMNS, score_rows(results), results)
     survivors = _merged(SURVIVOR_COLUMNS, survivor_rows(results), results)
-    total = [sum(int(row[column]) for row in scores) for column in range(1, len(SCORE_COLUMNS) - 1)]
-    scores.append(("all", *map(str, total), f"{100 * (total[1] + total[2]) / max(1, total[0]):.1f} %"))
+    total = [sum(int(row[column]) for row in scores) for column in range(1, len(SCORE_COLUMNS) - 2)]
+    scores.append(("all", *map(str, total), f"{100 * (total[1] + total[2]) / max(1, total[0]):.1f} %", ""))
     modules = len({one.module for one in results})
+    listed = [f"`{module_of(path)}`" for path in decisions_of()]
+    missing = [name for name in listed if name not in {row[0] for row in scores}]
+    left = f"Not measured yet: {', '.join(missing)}.\n\n" if missing else ""
     write(
         "mutation",
-        f"The last run had {modules} modules: {setting('mutmut', 'pytest', 'hypothesis')}.\n\n"
+        f"The last run had {modules} of {len(listed)} modules: {setting('mutmut', 'pytest', 'hypothesis')}.\n\n{left}"
         f"{table(SCORE_COLUMNS, scores)}\nThe survivors:\n\n{table(SURVIVOR_COLUMNS, survivors)}",
     )
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import testing_page
-from coverage_floors import by_part, decisions_of, failures_of
+from coverage_floors import by_part, failures_of
 from testing_page import (
     Result,
+    decisions_of,
     is_wording,
     outdated_reasons,
     score_rows,
@@ -92,10 +93,15 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _today(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing_page, "today", lambda: "2026-11-29")
+
+
 def test_only_a_mutant_that_a_test_notices_counts_for_the_score() -> None:
     outcomes = ["killed", "timeout", "survived", "no tests", "suspicious", "segfault", "killed", "wording"]
     rows = score_rows([Result("waiting.wait", "end", "", outcome) for outcome in outcomes])
-    assert rows == [("`waiting.wait`", "8", "2", "1", "1", "1", "1", "2", "37.5 %")]
+    assert rows == [("`waiting.wait`", "8", "2", "1", "1", "1", "1", "2", "37.5 %", "2026-11-29")]
 
 
 @pytest.mark.parametrize(
@@ -142,10 +148,21 @@ def test_a_run_of_some_modules_leaves_the_rows_of_the_others(page: Path) -> None
     text = page.read_text(encoding="utf-8")
     assert text.startswith("Words.\n")
     assert text.endswith("More words.\n")
-    assert "| `client.backoff` | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 100.0 % |" in text
-    assert "| `waiting.wait` | 2 | 1 | 0 | 1 | 0 | 0 | 0 | 50.0 % |" in text
-    assert "| all | 3 | 2 | 0 | 1 | 0 | 0 | 0 | 66.7 % |" in text
+    assert "| `client.backoff` | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 100.0 % | 2026-11-29 |" in text
+    assert "| `waiting.wait` | 2 | 1 | 0 | 1 | 0 | 0 | 0 | 50.0 % | 2026-11-29 |" in text
+    assert "| all | 3 | 2 | 0 | 1 | 0 | 0 | 0 | 66.7 % |  |" in text
     assert f"| `waiting.wait` | `end` | `a ¦ b → a` | {testing_page.NO_REASON} |" in text
+
+
+def test_the_page_names_the_modules_that_were_not_measured(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testing_page, "decisions_of", lambda: [DECIDES, OTHER])
+    write_mutation([KILLED])
+    text = page.read_text(encoding="utf-8")
+    assert "The last run had 1 of 2 modules: somewhere.\n\nNot measured yet: `cli.output`.\n" in text
+    write_mutation([Result("cli.output", "show", "", "killed")])
+    assert "Not measured yet" not in page.read_text(encoding="utf-8")
 
 
 def test_columns_of_numbers_are_set_to_the_right() -> None:
