@@ -86,6 +86,11 @@ def get_provider_info() -> dict[str, Any]:
                         "Address of an instance",
                         "Template with {host} and {instance_id}, for the url of an instance.",
                     ),
+                    "record": _field(
+                        "Record to folder",
+                        "Path of a folder for transcripts of what is sent and answered, with stand-ins for all names and values. "
+                        "For a bug report; default: nothing is recorded.",
+                    ),
                     "allow_http": _field(
                         "Allow http", "Send the secret unencrypted to another host.", "boolean"
                     ),

@@ -18,14 +18,17 @@ from airflow_provider_astrobpm.starting.orphans import StartingTask, beginnings_
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+ENDED_RUN_STATES = ("success", "failed")
+
 
 def read_starting_tasks(session: Any, beginnings: Collection[str]) -> dict[str, list[StartingTask]]:
     """Return the tasks whose business keys have the given beginnings, by beginning.
 
     :param beginnings: what ``key_beginning`` returns for the keys.
     """
+    from airflow.models.dagrun import DagRun  # noqa: PLC0415
     from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
-    from sqlalchemy import select  # noqa: PLC0415
+    from sqlalchemy import and_, select  # noqa: PLC0415
 
     wanted = set(beginnings)
     known = session.execute(select(TaskInstance.dag_id, TaskInstance.task_id).distinct())
@@ -33,21 +36,22 @@ def read_starting_tasks(session: Any, beginnings: Collection[str]) -> dict[str, 
     query = select(
         *place_columns(TaskInstance),
         TaskInstance.state,
+        DagRun.state,
         TaskInstance.end_date,
         TaskInstance.updated_at,
         TaskInstance.last_heartbeat_at,
-    )
+    ).join(DagRun, and_(DagRun.dag_id == TaskInstance.dag_id, DagRun.run_id == TaskInstance.run_id))
     found: dict[str, list[tuple[TaskPlace, StartingTask]]] = {}
     for dag_id in dict.fromkeys(dag_id for dag_id, _ in pairs):
         for some in chunks([task_id for other, task_id in pairs if other == dag_id]):
             for row in session.execute(
                 query.where(TaskInstance.dag_id == dag_id, TaskInstance.task_id.in_(some))
             ):
-                place, state = TaskPlace.of(*row[:5]), row[5]
+                place, state, run_has_ended = TaskPlace.of(*row[:5]), row[5], row[6] in ENDED_RUN_STATES
                 for beginning, identity in beginnings_of(place.identities).items():
                     if beginning in wanted:
-                        changed = max((at for at in map(as_seconds, row[6:]) if at is not None), default=None)
-                        task = StartingTask(identity, state, changed)
+                        changed = max((at for at in map(as_seconds, row[7:]) if at is not None), default=None)
+                        task = StartingTask(identity, state, run_has_ended, changed)
                         found.setdefault(beginning, []).append((place, task))
     recorded = _recorded_ids(session, {place for tasks in found.values() for place, _ in tasks})
     return {

@@ -190,7 +190,7 @@ def task_state_model() -> Any:
 
 
 def join_rendered_fields(query: Any) -> Any:
-    """Join the rendered fields of a task instance to a query.
+    """Join the rendered fields of a task instance to a query, or nulls if it has none.
 
     :param query: a query of ``TaskInstance`` and ``RenderedTaskInstanceFields``.
     """
@@ -199,6 +199,7 @@ def join_rendered_fields(query: Any) -> Any:
     from sqlalchemy import and_  # noqa: PLC0415
 
     if hasattr(Fields, "task_instance_id"):  # since Airflow 3.4
-        return query.join(Fields, Fields.task_instance_id == TaskInstance.id)
+        return query.outerjoin(Fields, Fields.task_instance_id == TaskInstance.id)
     names = ("dag_id", "run_id", "task_id", "map_index")
-    return query.join(Fields, and_(*(getattr(Fields, name) == getattr(TaskInstance, name) for name in names)))
+    same = and_(*(getattr(Fields, name) == getattr(TaskInstance, name) for name in names))
+    return query.outerjoin(Fields, same)

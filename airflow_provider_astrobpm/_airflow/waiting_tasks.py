@@ -6,7 +6,8 @@
 | waits for its next poke                                     | the rendered fields of the task                                |
 | is running, with an operator of this provider that may wait | its XComs, its task state (Airflow 3.3) and its rendered fields |
 
-What none of them shows is unknown.
+What none of them shows is unknown. Airflow keeps the rendered fields of the latest runs only, by default 30, and a task that is
+queued for the first time has none yet. Such a task is recognised by its operator, or by the fields of other runs.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 INSTANCE_TRIGGER = "airflow_provider_astrobpm.triggers.bpm.AstroZeroBpmInstanceTrigger"
 BATCH_TRIGGER = "airflow_provider_astrobpm.triggers.bpm.AstroZeroBpmBatchTrigger"
+SENSOR = "AstroZeroBpmInstanceSensor"
+START_OPERATOR = "AstroZeroStartBpmInstanceOperator"
 BATCH_OPERATOR = "AstroZeroStartBpmBatchOperator"
 TRIGGERER, WORKER, NOTHING = "triggerer", "worker", "none"
 OPERATORS_WITHOUT_WAIT = frozenset(
@@ -46,6 +49,12 @@ OPERATORS_WITHOUT_WAIT = frozenset(
 )  # fmt: skip
 CONNECTION_FIELD = "astro_zero_conn_id"
 """The rendered field that all operators of this provider have, and their subclasses."""
+_UNRENDERED: dict[str, dict[str, Any]] = {
+    SENSOR: {CONNECTION_FIELD: None, "instance_id": None},
+    START_OPERATOR: {CONNECTION_FIELD: None},
+    BATCH_OPERATOR: {CONNECTION_FIELD: None},
+}
+"""What is known of the fields of a task that shows none, by its operator."""
 _XCOMS = (
     xcom_keys.INSTANCE_ID, xcom_keys.BUSINESS_KEY, xcom_keys.INSTANCE_IDS, xcom_keys.SATISFIED_LAUNCHES,
     xcom_keys.BPM_NAMES,
@@ -103,13 +112,13 @@ RESUMING_STATES = ("scheduled", "queued", "restarting", "up_for_retry")
 """The states of tasks that may wait soon."""
 
 
-def read_waiting_tasks(session: Any, states: Collection[str] = WAITING_STATES) -> list[WaitingTask]:
+def read_waiting_tasks(session: Any, *, soon: bool = False) -> list[WaitingTask]:
     """Return all task instances that wait for instances.
 
     :param session: a session of Airflow's database.
-    :param states: the states of waiting tasks, in addition to ``deferred``.
+    :param soon: whether to include those that may wait soon, and those that have waited and were cleared.
     """
-    found = [*_deferred(session), *_without_trigger(session, states)]
+    found = [*_deferred(session), *_without_trigger(session, soon=soon)]
     runs = {one.place.run_id for one in found}
     xcoms = by_place(read_xcoms(session, runs, _XCOMS))
     records = by_place(read_records(session, runs))
@@ -144,23 +153,35 @@ def _deferred(session: Any) -> Iterator[WaitingTask]:
         one.deadline, one.has_deadline = given.get("deadline"), "deadline" in given
         one.seen = given.get("seen")
         one.business_key = given.get("business_key")
-        if given.get("instance_id") is not None:
-            one.instance_ids = (given["instance_id"],)
+        awaited = (one.seen or {}).get("id") or given.get("instance_id")
+        if awaited is not None:
+            one.instance_ids = (awaited,)
         names = ((one.seen or {}).get("name"), given.get("bpm_name"))
         one.bpm_names = tuple(dict.fromkeys(name for name in names if name))
         yield one
 
 
-def _without_trigger(session: Any, states: Collection[str]) -> Iterator[WaitingTask]:
+def _without_trigger(session: Any, *, soon: bool) -> Iterator[WaitingTask]:
     from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields  # noqa: PLC0415
     from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
-    from sqlalchemy import select  # noqa: PLC0415
+    from sqlalchemy import and_, null, or_, select  # noqa: PLC0415
 
     columns = (TaskInstance.id, TaskInstance.state, TaskInstance.operator, TaskInstance.start_date)
     query = join_rendered_fields(
         select(*place_columns(TaskInstance), map_index_column(), *columns, Fields.rendered_fields)
-    ).where(TaskInstance.state.in_(states))
-    rows = [row for row in session.execute(query) if _may_wait(row[8], row[-1])]
+    )
+    conditions: list[Any] = [TaskInstance.state.in_(WAITING_STATES)]
+    if soon:
+        # A cleared task has no state, and still has its fields.
+        is_cleared = and_(TaskInstance.state.is_(None), Fields.rendered_fields.is_not(null()))
+        conditions += [TaskInstance.state.in_(RESUMING_STATES), is_cleared]
+    found = session.execute(query.where(or_(*conditions))).all()
+    others = _fields_in_other_runs(session, {(row[0], row[2]) for row in found if row[-1] is None})
+    rows = []
+    for *known, operator, began, rendered in found:
+        fields = rendered or _UNRENDERED.get(operator) or others.get((known[0], known[2]))
+        if _may_wait(operator, fields):
+            rows.append((*known, operator, began, fields))
     first = _first_pokes(session, [row[6] for row in rows])
     for *place, map_index, id_, state, operator, began, fields in rows:
         one = WaitingTask(
@@ -180,6 +201,28 @@ def _without_trigger(session: Any, states: Collection[str]) -> Iterator[WaitingT
         name = _text(fields, "bpm_name")
         one.bpm_names = () if name is None else (name,)
         yield one
+
+
+def _fields_in_other_runs(
+    session: Any, tasks: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], dict[str, None]]:
+    """Return the names of the rendered fields that tasks of this provider have in other runs, each without a value.
+
+    :param tasks: the DAG and task ids of the tasks.
+    """
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields  # noqa: PLC0415
+    from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
+    from sqlalchemy import String, cast, select, tuple_  # noqa: PLC0415
+
+    task = (TaskInstance.dag_id, TaskInstance.task_id)
+    query = join_rendered_fields(select(*task, Fields.rendered_fields)).where(
+        cast(Fields.rendered_fields, String).contains(CONNECTION_FIELD)
+    )
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for some in chunks(tasks):
+        for dag_id, task_id, fields in session.execute(query.where(tuple_(*task).in_(some))):
+            found[dag_id, task_id] = dict.fromkeys(fields)
+    return found
 
 
 def _may_wait(operator: str | None, fields: object) -> bool:

@@ -328,6 +328,11 @@ COMMANDS = (
             metavar="(text, json)",
             help="Output format (default: %(default)s)",
         ),
+        _arg(
+            "--record",
+            metavar="FILE",
+            help="Also write to this new file what was sent and answered, with stand-ins for all names and values, for a bug report",
+        ),
     ),
 )
 

@@ -26,7 +26,7 @@ from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
@@ -70,12 +70,12 @@ def gates(args: argparse.Namespace) -> Exit:
 class Glance:
     """What one search at Astro Zero has shown about the instances of a connection.
 
-    :param hook: the hook of the connection; ``None`` if the connection cannot be used.
+    :param page_url: returns the URL of an instance's page; ``None`` if there is none, or if the connection cannot be used.
     :param rows: the instances by their ids, without those whose rows contradict each other.
     :param failed: whether a state could not be listed.
     """
 
-    hook: AstroZeroHook | None = None
+    page_url: Callable[[str], str | None] = lambda _instance_id: None
     rows: dict[str, BpmInstance] = field(default_factory=dict)
     failed: bool = False
 
@@ -91,10 +91,9 @@ class Glance:
 
     def with_key(self, business_key: str, names: tuple[str, ...]) -> BpmInstance | None:
         """Return the only open instance with a business key, or the only one; ``None`` if there is none or there are several."""
+        key = business_key.strip()
         rows = [
-            row
-            for row in self.rows.values()
-            if row.business_key == business_key and (not names or row.name in names)
+            row for row in self.rows.values() if row.business_key == key and (not names or row.name in names)
         ]
         still_open = [row for row in rows if not row.is_closed]
         return (still_open or rows)[0] if 1 in (len(still_open), len(rows)) else None
@@ -106,7 +105,7 @@ def _glance(conn_id: str | None, waiting: Sequence[WaitingTask]) -> Glance:
     mine = [one for one in waiting if one.conn_id == conn_id]
     try:
         with connected(str(conn_id)) as hook:
-            glance.hook = hook
+            glance.page_url = hook.settings.page_url
             for some in (states.OPEN_STATES, CLOSED_STATES):
                 if some is states.OPEN_STATES or (not glance.failed and _is_incomplete(glance, mine)):
                     _list(hook, some, glance)
@@ -173,7 +172,6 @@ def _row(
     rows = [row for row in shown.values() if row is not None]
     one = rows[0] if rows and not is_batch else None
     instance_id = next(iter(shown), None) if not is_batch else None
-    hook = glance.hook if glance else None
     names = {row.name for row in rows} or set(task.bpm_names[:1])
     is_counted = is_batch and task.instance_ids is not None
     counts = Counter(row.state for row in rows)
@@ -204,7 +202,7 @@ def _row(
         "instances": len(task.instance_ids or ()) if is_counted else None,
         "open_instances": open_count if is_counted and len(rows) == len(shown) else None,
         "instance": f"{open_count} of {len(shown)} open" if is_counted else instance_id,
-        "url": hook.settings.page_url(instance_id) if hook and instance_id else None,
+        "url": glance.page_url(instance_id) if glance and instance_id else None,
     }  # fmt: skip
 
 

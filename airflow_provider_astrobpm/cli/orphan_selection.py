@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm._airflow.starting_tasks import read_starting_tasks
 from airflow_provider_astrobpm._airflow.stored_values import database_session
-from airflow_provider_astrobpm._airflow.waiting_tasks import (
-    RESUMING_STATES,
-    WAITING_STATES,
-    read_waiting_tasks,
-)
+from airflow_provider_astrobpm._airflow.waiting_tasks import read_waiting_tasks
 from airflow_provider_astrobpm.cli.runner import say
 from airflow_provider_astrobpm.cli.selection import Selection, counted, filter_from, matching
 from airflow_provider_astrobpm.client.states import OPEN_STATES
@@ -64,7 +60,7 @@ def judge(instances: Sequence[BpmInstance]) -> OrphanSearch:
     beginnings = {key for one in instances if (key := key_beginning(one.business_key)) is not None}
     with database_session() as session:
         tasks = read_starting_tasks(session, beginnings) if beginnings else {}
-        waiting = read_waiting_tasks(session, (*WAITING_STATES, *RESUMING_STATES))
+        waiting = read_waiting_tasks(session, soon=True)
     return find_orphans(instances, tasks, awaited_by(waiting), time.time())
 
 

@@ -30,9 +30,10 @@ def filter_from(args: argparse.Namespace, timezone: tzinfo | None, conn_id: str)
     :raises ValueError: if an argument is invalid, or an age is given and the zone is unknown.
     """
     business_key, state = getattr(args, "business_key", None), getattr(args, "state", None)
-    for text, option in ((args.bpm_name, "--bpm-name"), (business_key, "--business-key")):
-        if text is not None:
-            validation.identifier(text, option)
+    if args.bpm_name is not None:
+        validation.identifier(args.bpm_name, "--bpm-name")
+    if business_key is not None:
+        business_key = validation.sought_key(business_key, "--business-key")
     older, younger = (
         None if text is None else parse_age(text, option)
         for text, option in (

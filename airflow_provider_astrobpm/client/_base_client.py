@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.protocol import CallFlow, NeedToken, Request
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
+    from airflow_provider_astrobpm.client.transcript_writer import TranscriptWriter
 
     CallStep = NeedToken | Request | Sleep
 
@@ -61,6 +62,14 @@ class BaseClient:
     def _token_flow(self) -> Flow[TokenAnswer]:
         self.meter.count(TOKEN_REQUESTS)
         return request_token(self.settings.credentials, self._tokens.encoding(self.settings))  # type: ignore[arg-type]
+
+    def _folder_writer(self) -> TranscriptWriter | None:
+        """Return the writer of transcripts if the settings name a folder for them."""
+        if self.settings.record is None:
+            return None
+        from airflow_provider_astrobpm.client.transcript_writer import folder_writer  # noqa: PLC0415
+
+        return folder_writer(self.settings, self.settings.record)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.settings.connection!r}, {self.settings.base_url!r})"

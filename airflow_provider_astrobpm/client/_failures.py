@@ -56,7 +56,7 @@ class RequestProgress:
 
     def cut_off(self) -> InterruptedCallError:
         """Return the error for an answer that was not complete in time."""
-        return InterruptedCallError(f"the answer was not complete within {self.answer_timeout:g} s")
+        return _timed_out(f"the answer was not complete within {self.answer_timeout:g} s")
 
     def error_of(self, failure: Exception) -> AstroZeroError:
         """Return the error that a failure means. It has no cause: the failure holds the request, and so the token."""
@@ -69,9 +69,8 @@ class RequestProgress:
         reason = self.reason(causes)
         timed_out = any(isinstance(cause, TIMEOUTS) for cause in causes)
         if self.begun:
-            return InterruptedCallError(
-                "no answer came within 'read_timeout'" if timed_out else f"the connection was lost ({reason})"
-            )
+            lost = InterruptedCallError(f"the connection was lost ({reason})")
+            return _timed_out("no answer came within 'read_timeout'") if timed_out else lost
         if not self.connect_failed:
             return not_sendable(reason)
         if any(isinstance(cause, ssl.SSLError) for cause in causes):
@@ -112,6 +111,12 @@ def _cause_chain(error: BaseException) -> list[BaseException]:
             break
         found.append(inner)
     return found
+
+
+def _timed_out(problem: str) -> InterruptedCallError:
+    error = InterruptedCallError(problem)
+    error.timed_out = True
+    return error
 
 
 def invalid_request(error: Exception) -> NotSentError:

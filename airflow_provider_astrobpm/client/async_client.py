@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client._base_client import CallStep
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation
+    from airflow_provider_astrobpm.client.recording_transport import AsyncRecordingTransport
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
 
@@ -73,7 +74,13 @@ class AsyncBpmClient(BaseClient):
         self._sleep = sleep
         self._on_token = on_token
         self._sent = RequestCounts()
-        self._transport = AsyncTransport(settings)
+        self._transport: AsyncTransport | AsyncRecordingTransport = AsyncTransport(settings)
+        if (writer := self._folder_writer()) is not None:
+            from airflow_provider_astrobpm.client.recording_transport import (  # noqa: PLC0415
+                AsyncRecordingTransport,
+            )
+
+            self._transport = AsyncRecordingTransport(self._transport, writer)
         self._masking_lock = asyncio.Lock()
 
     async def call(self, operation: Operation[T]) -> T:

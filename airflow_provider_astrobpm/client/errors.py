@@ -179,6 +179,8 @@ class InterruptedCallError(CallError):
     """The request was sent, but no complete answer came back: read timeout, reset, or truncated body."""
 
     is_transient = True
+    timed_out = False
+    """Whether the client stopped waiting for the answer, and the connection was still there."""
     advice = "It is unknown whether the server acted on the request."
 
 

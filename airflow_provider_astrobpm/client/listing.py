@@ -157,5 +157,8 @@ def sort_instances(
 
 def checked(bpm_name: str | None, business_key: str | None) -> dict[str, Any]:
     """Check the given arguments, and return those that are not ``None``."""
-    given = (("bpm_name", bpm_name), ("business_key", business_key))
-    return {name: validation.identifier(value, name) for name, value in given if value is not None}
+    given = (
+        ("bpm_name", bpm_name, validation.identifier),
+        ("business_key", business_key, validation.sought_key),
+    )
+    return {name: check(value, name) for name, value, check in given if value is not None}

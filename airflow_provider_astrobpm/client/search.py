@@ -183,7 +183,7 @@ def find_by_key(
 
 def checked_business_key(business_key: str, bpm_name: str | None) -> BusinessKey:
     """Check a business key and a BPM name, and return them as one value."""
-    key = validation.identifier(business_key, "business_key")
+    key = validation.sought_key(business_key, "business_key")
     return BusinessKey(key, None if bpm_name is None else validation.identifier(bpm_name, "bpm_name"))
 
 

@@ -55,6 +55,7 @@ class Settings:
     :param start_grace: seconds after which a started instance is certain to be in the lists.
     :param instance_lookup: how to find one instance by its id.
     :param instance_url: template for the URL of an instance's page.
+    :param record: the folder in which each process writes what it sends and receives; ``None`` to record nothing.
     """
 
     connection: str
@@ -76,6 +77,7 @@ class Settings:
     start_grace: float = 60
     instance_lookup: InstanceLookup = "auto"
     instance_url: str | None = None
+    record: str | None = None
 
     def secrets(self) -> tuple[str, ...]:
         """Return the secrets that no log may show. The secret of the credentials comes first."""

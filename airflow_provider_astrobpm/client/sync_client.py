@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.metrics import Meter
     from airflow_provider_astrobpm.client.operations import Flow, Operation
     from airflow_provider_astrobpm.client.protocol import Request, Response
+    from airflow_provider_astrobpm.client.recording_transport import RecordingTransport
     from airflow_provider_astrobpm.client.settings import Settings
     from airflow_provider_astrobpm.client.tokens import TokenCache
+    from airflow_provider_astrobpm.client.transcript_writer import TranscriptWriter
 
 T = TypeVar("T")
 
@@ -61,7 +63,18 @@ class BpmClient(BaseClient):
         self.clock = clock
         self.steady = steady
         self._on_token = on_token
-        self._transport = Transport(settings)
+        self._transport: Transport | RecordingTransport = Transport(settings)
+        if (writer := self._folder_writer()) is not None:
+            self.record(writer)
+
+    def record(self, writer: TranscriptWriter) -> None:
+        """Write a transcript of all further requests and their answers.
+
+        :param writer: writes the transcript.
+        """
+        from airflow_provider_astrobpm.client.recording_transport import RecordingTransport  # noqa: PLC0415
+
+        self._transport = RecordingTransport(self._transport, writer)
 
     def call(self, operation: Operation[T]) -> T:
         """Run one operation, and resend it where the table in ``resend_policy`` allows.

@@ -129,6 +129,11 @@ def statuses(values: object, argument: str) -> frozenset[str]:
     return frozenset(status.strip() for status in identifiers(values, argument))
 
 
+def sought_key(value: object, argument: str) -> str:
+    """Return a business key to search for, without surrounding blanks, which are not significant."""
+    return identifier(value, argument).strip()
+
+
 def _list_instead(value: object) -> str:
     """Return the hint for a text where a list is expected, as the end of an error message."""
     if not isinstance(value, str):

@@ -81,8 +81,8 @@ class WireInstance(msgspec.Struct, frozen=True):
 
 
 def _business_key(shown: str | None) -> str | None:
-    """Return a shown business key. Blanks stand for none: they must not prove that lists show keys."""
-    return shown if shown is not None and shown.strip() else None
+    """Return a shown business key without surrounding blanks. Blanks alone stand for none: they must not prove that lists show keys."""
+    return (shown or "").strip() or None
 
 
 class BpmDefinition(msgspec.Struct, frozen=True, kw_only=True):

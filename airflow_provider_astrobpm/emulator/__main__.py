@@ -23,8 +23,10 @@ from airflow_provider_astrobpm.emulator.emulator_state import (
     EmulatorSettings,
 )
 from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT, ScriptError, load_script
+from airflow_provider_astrobpm.emulator.replay import Replay
 from airflow_provider_astrobpm.emulator.server_thread import connection_json, listening
 from airflow_provider_astrobpm.emulator.switches import SwitchError, describe_switches, parse_switch
+from airflow_provider_astrobpm.emulator.transcript_reader import read_transcript
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
 _ABOUT = """\
@@ -38,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         like = read_report(options.like) if options.like else None
+        replay = Replay(read_transcript(options.replay), _complain) if options.replay else None
         base = like.applied_to(EmulatorSettings()) if like else EmulatorSettings()
         settings = replace(
             base,
@@ -50,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             token_lifetime=base.token_lifetime if options.token_lifetime is None else options.token_lifetime,
             base_path=options.base_path,
             allowed_hosts=frozenset({options.host, *options.allowed_host}),
+            replay=replay,
         )
     except (ScriptError, SwitchError, ValueError, OSError) as error:
         parser.error(str(error))
@@ -66,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         _say(f"Cannot listen on {options.host} port {options.port}: {error}", sys.stderr)
         return 1
+    for line in replay.summary() if replay else ():
+        _complain(line)
     return 0
 
 
@@ -94,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="a report that 'airflow astro-zero doctor --output json' has written: behave like that environment",
+    )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="a transcript, or a folder of them, that the connection's extra 'record' or 'doctor --record' has written: "
+        "answer from it, and print where a request differs",
     )
     parser.add_argument(
         "--switch", action="append", default=[], metavar="NAME=POSITION", help="see below; repeatable"
@@ -158,6 +171,10 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _complain(line: str) -> None:
+    _say(line, sys.stderr)
 
 
 def _say(line: str, stream: TextIO | None = None) -> None:

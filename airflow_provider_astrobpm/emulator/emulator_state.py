@@ -16,6 +16,8 @@ from airflow_provider_astrobpm.emulator.token_store import TokenStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_astrobpm.emulator.replay import Replay
+
 CLIENT_ID = "emulator-client"
 CLIENT_SECRET = "emulator-only-secret"  # noqa: S105 - valid only for emulators
 TOKEN_LIFETIME = 600
@@ -31,6 +33,7 @@ class EmulatorSettings:
     :param token_lifetime: seconds; 600 is the only value in the API reference.
     :param base_path: a prefix of every path of the API, such as ``/portal/x``.
     :param allowed_hosts: host names that are accepted in addition to IP addresses and localhost.
+    :param replay: answers every request to the API, instead of the processes.
     """
 
     processes: tuple[Process, ...] = field(default_factory=lambda: tuple(load_script(DEFAULT_SCRIPT)))
@@ -40,6 +43,7 @@ class EmulatorSettings:
     token_lifetime: int = TOKEN_LIFETIME
     base_path: str = ""
     allowed_hosts: frozenset[str] = frozenset()
+    replay: Replay | None = None
 
     def __post_init__(self) -> None:
         if self.token_lifetime < 1:
@@ -68,6 +72,7 @@ class Emulator:
         self.faults = FaultRules()
         self.request_log = RequestLog()
         self.listeners: set[Callable[[], None]] = set()
+        self.replay = self.settings.replay
         self.reset()
 
     @property
@@ -86,5 +91,8 @@ class Emulator:
         self.faults.active.clear()
         self.request_log.reset()
         self.outage = "off"
+        self.replay = self.settings.replay
+        if self.replay is not None:
+            self.replay.rewind()
         self.engine = Engine(self.clock, self.settings.processes, self.settings.switches)
         self.tokens = TokenStore(self.clock, self.settings.token_lifetime)

@@ -14,11 +14,14 @@ from aiohttp import web
 
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.emulator_state import Emulator, EmulatorSettings
+from airflow_provider_astrobpm.emulator.replay import Replay
+from airflow_provider_astrobpm.emulator.transcript_reader import read_transcript
 from airflow_provider_astrobpm.emulator.web_app import make_app
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from typing_extensions import Self
 
@@ -105,6 +108,16 @@ class EmulatorServer:
     def connection_json(self) -> str:
         """Return the Airflow connection to this emulator, as JSON."""
         return connection_json(self.settings, "127.0.0.1", self.port, self._schema)
+
+    def replay(self, path: Path) -> Replay:
+        """Answer every request to the API from a transcript, until the emulator is reset.
+
+        :param path: the transcript, or a folder of transcripts.
+        :returns: the replay, which says which requests differed.
+        :raises TranscriptError: if it cannot be read, or is no transcript.
+        """
+        self._emulator.replay = Replay(read_transcript(path))
+        return self._emulator.replay
 
     def start(self) -> None:
         """Start listening. After a stop it listens on the same port and has kept its state.

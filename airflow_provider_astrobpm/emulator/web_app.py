@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_astrobpm.emulator.emulator_state import Emulator
     from airflow_provider_astrobpm.emulator.faults import Fault
+    from airflow_provider_astrobpm.emulator.replay import Replay
+    from airflow_provider_astrobpm.emulator.request_log import RecordedRequest
 
     HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _TRICKLE_PARTS = 20
+_MAX_OPEN_SECONDS = 3600  # that a replayed connection stays open without an answer
 _MISDIRECTED = 421  # RFC 9110: the server does not serve this host
 
 
@@ -50,6 +53,13 @@ def _served(emulator: Emulator, route: api_routes.ApiRoute) -> HttpHandler:
             )
         call, path = await _received(request), request.raw_path.partition("?")[0]
         entry = emulator.request_log.note(emulator.clock(), route.kind, call.method, path, call.query)
+        if emulator.replay is not None:
+            return await _replayed(emulator.replay, request, call, entry, emulator.settings.base_path)
+        return await answer(request, call, entry)
+
+    async def answer(
+        request: web.Request, call: api_routes.ApiCall, entry: RecordedRequest
+    ) -> web.StreamResponse:
         if emulator.outage == "cut":
             return _cut(request)
         if emulator.outage == "503":
@@ -92,6 +102,19 @@ async def _faulty(
         return replaced
     response = response or work()
     return None if fault.fault == "drop_after" else faults.distorted(fault, response)
+
+
+async def _replayed(
+    replay: Replay, request: web.Request, call: api_routes.ApiCall, entry: RecordedRequest, base_path: str
+) -> web.StreamResponse:
+    target = request.raw_path.removeprefix(base_path)
+    played = replay.play(call.method, target, call.headers.get("Content-Type", ""), call.body)
+    if played.response is not None:
+        entry.status = played.response.status
+        return _http_response(played.response)
+    if played.keeps_open:
+        await asyncio.sleep(_MAX_OPEN_SECONDS)
+    return _cut(request)
 
 
 def _http_response(response: wire_format.ApiResponse) -> web.Response:

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 from datetime import timedelta, timezone
+from pathlib import PurePath
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -266,6 +267,15 @@ def _url_template(value: object, argument: str) -> str:
     return template
 
 
+def _folder(value: object, argument: str) -> str:
+    folder = validation.non_blank(value, argument)
+    if not PurePath(folder).is_absolute():
+        raise ValueError(
+            f"{argument} must be the absolute path of a folder, such as /var/tmp/astro-zero, not {validation.shown(value)}"
+        )
+    return folder
+
+
 EXTRAS: dict[str, Callable[[object, str], object]] = {
     "access_token": _token,
     "allow_http": _truth,
@@ -283,5 +293,6 @@ EXTRAS: dict[str, Callable[[object, str], object]] = {
     "start_grace": _seconds,
     "instance_lookup": lambda value, argument: validation.choice(value, argument, INSTANCE_LOOKUPS),
     "instance_url": _url_template,
+    "record": _folder,
 }
 """Every extra of the connection, and the function that reads it."""

@@ -8,6 +8,7 @@ An orphan may be terminated, so an instance counts as one only if everything is 
 | has a business key that is not of one task that Airflow's database has        | another's key      |
 | is of a task that has succeeded                                               | task has succeeded |
 | is of a task in any state but failed, upstream_failed, skipped or removed     | task may continue  |
+| is of a DAG run that has not ended                                            | run continues      |
 | is not named by what its task has recorded                                    | not recorded       |
 | is of a task that has changed within the last ten minutes, or unknown when    | task just ended    |
 | is awaited by a task, by its id or its business key                           | awaited            |
@@ -16,7 +17,8 @@ An orphan may be terminated, so an instance counts as one only if everything is 
 
 The key alone proves nothing: another Airflow with the same DAGs gives its instances the same keys. What a task has recorded is in
 Airflow's database, so it shows that this Airflow has started the instance. A task that succeeds may leave its instance open on
-purpose. A start that is under way belongs to a task that is running, so it is never an orphan.
+purpose. A start that is under way belongs to a task that is running, so it is never an orphan. While a run continues, a later task
+of it may still wait for the instance, or steer it.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class OrphanVerdict(Enum):
     OTHER_KEY = "started by no task that this Airflow knows"
     SUCCEEDED = "started by a task that has succeeded"
     TASK_CONTINUES = "started by a task that may continue"
+    RUN_CONTINUES = "started in a DAG run that has not ended"
     NOT_RECORDED = "not recorded as started by this Airflow"
     JUST_ENDED = f"started by a task that has changed within the last {SETTLE_SECONDS / 60:.0f} minutes"
     AWAITED = "awaited by another task"
@@ -68,6 +71,8 @@ class StartingTask(NamedTuple):
     identity: TaskIdentity
     state: str | None
     """The state of the task instance; ``None`` if it has none, for instance after a clear."""
+    run_has_ended: bool
+    """Whether its DAG run has ended."""
     changed_at: float | None = None
     """When the task instance changed last, in seconds since the epoch; ``None`` if unknown."""
     recorded_ids: frozenset[str] = frozenset()
@@ -122,6 +127,7 @@ def judge_instance(
     rows = (
         (task.state == "success", OrphanVerdict.SUCCEEDED),
         (task.state not in ENDED_WITHOUT_SUCCESS, OrphanVerdict.TASK_CONTINUES),
+        (not task.run_has_ended, OrphanVerdict.RUN_CONTINUES),
         (instance.id not in task.recorded_ids, OrphanVerdict.NOT_RECORDED),
         (not settled, OrphanVerdict.JUST_ENDED),
         (awaited.includes(instance), OrphanVerdict.AWAITED),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import timedelta
 
+    from airflow_provider_astrobpm.emulator.replay import Replay
     from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 
 
@@ -66,6 +67,15 @@ class AstroZeroEmulator(EmulatorControl):
     def unreachable(self) -> AbstractContextManager[None]:
         """Refuse connections while a ``with`` block runs, as a server that is down does."""
         return self._server.unreachable()
+
+    def replay(self, path: str | Path) -> Replay:
+        """Answer from a transcript until the test ends; see the guide to bug reports.
+
+        :param path: the transcript, or a folder of transcripts.
+        :returns: the replay. Its ``differences`` are the requests that differ, and ``unused()`` the entries that no request used.
+        :raises TranscriptError: if it cannot be read, or is no transcript.
+        """
+        return self._server.replay(Path(path))
 
     def process(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -20,11 +21,12 @@ from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
 from airflow_provider_astrobpm.watching.targets import WatchTargets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import timedelta
 
+    from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.client.settings import Settings
-    from airflow_provider_astrobpm.watching.watch import Watch, WatchEntry
+    from airflow_provider_astrobpm.watching.watch import Watch
 
 SHARED_STORE = (
     "The asset's state store cannot be used. If several assets share this trigger, because their watchers have equal arguments, "
@@ -212,24 +214,24 @@ class _WatchRun:
         if self._store is not None:
             # Another triggerer that considered this one dead may have reported some entries.
             watch.mark_reported(await self._state.read() or ())
-        while some := watch.entries[:MAX_EVENTS_AT_ONCE]:
+        while some := dict(islice(watch.entries.items(), MAX_EVENTS_AT_ONCE)):
             async for event in self._report_some(watch, some, settings):
                 yield event
 
     async def _report_some(
-        self, watch: Watch, entries: list[WatchEntry], settings: Settings
+        self, watch: Watch, entries: Mapping[str, BpmInstance], settings: Settings
     ) -> AsyncIterator[TriggerEvent]:
         from airflow_provider_astrobpm.watching.delivery import DeliveryTracker  # noqa: PLC0415
 
         tracker = DeliveryTracker()
-        for key, instance in entries:
+        for key, instance in entries.items():
             plain = texts.storable(
                 instance.as_dict(url=settings.page_url(instance.id), timezone=settings.timezone)
             )
             payload = plain if self._store is None else tracker.payload(key, plain)
             yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
         if self._store is None:
-            watch.mark_reported({entry.key for entry in entries})
+            watch.mark_reported(entries)
             await self._save(watch)
             if watch.entries:
                 await asyncio.sleep(DELIVERY_INTERVAL_SECONDS)

@@ -28,13 +28,6 @@ MAX_POLL_FAILURE_SECONDS = 600.0  # after which the connection is read again
 MISSING_GRACE_SECONDS = 3600.0  # for which an unseen instance counts as overlooked, not as gone
 
 
-class WatchEntry(NamedTuple):
-    """An instance that has entered a watch target."""
-
-    key: str
-    instance: BpmInstance
-
-
 class _Sightings(NamedTuple):
     """What the lists of one poll show on the watch targets."""
 
@@ -73,8 +66,8 @@ class Watch(BaseWait[None]):
         self._sightings: _Sightings | None = None
         self.entry_keys: set[str] = set(entry_keys or ())
         """What was there at the start, or was reported."""
-        self.entries: list[WatchEntry] = []
-        """What has entered and was not reported yet, state by state, oldest instance first."""
+        self.entries: dict[str, BpmInstance] = {}
+        """What has entered and was not reported yet, by entry key: state by state, oldest instance first."""
         self.polls = 0
         """How many polls have read all lists."""
         self.is_saved = True
@@ -100,7 +93,8 @@ class Watch(BaseWait[None]):
     def mark_reported(self, entry_keys: Collection[str]) -> None:
         """Record that the entries with these keys were reported."""
         self.entry_keys.update(entry_keys)
-        self.entries = [entry for entry in self.entries if entry.key not in entry_keys]
+        for key in entry_keys:
+            self.entries.pop(key, None)
         self.is_saved = self.is_saved and not entry_keys
 
     def rows_to_sort(self, search_result: SearchResult) -> int:
@@ -140,24 +134,23 @@ class Watch(BaseWait[None]):
         _, self._digests, there, doubtful = sightings
         for state in self._places.lists:
             self._note_if_capped(state, row_count(search_result.lists.get(state, ())))
-        entries = {key: WatchEntry(key, row) for key, row in there.items() if key not in self.entry_keys}
+        # No object for each entry: garbage collection, which stops the event loop too, would have to walk through them all.
+        self.entries = {key: row for key, row in there.items() if key not in self.entry_keys}
         if not self._has_begun:
-            entries = self._begin(entries)
+            self._begin()
         self._forget(there, failed, doubtful, now)
-        self.entries = [*entries.values()]
         self.polls += failure is None
         self._has_polled = True
         return failure
 
-    def _begin(self, there: dict[str, WatchEntry]) -> dict[str, WatchEntry]:
-        """Set the baseline, and return which of the instances found count as entries."""
+    def _begin(self) -> None:
+        """Set the baseline, and decide whether the instances found count as entries."""
         self._has_begun, self.is_saved = True, False
         count = "are reported" if self._include_existing else "are not reported"
-        self._note(f"Watching {self._places}; {len(there)} are already there and {count}")
-        if self._include_existing:
-            return there
-        self.entry_keys.update(there)
-        return {}
+        self._note(f"Watching {self._places}; {len(self.entries)} are already there and {count}")
+        if not self._include_existing:
+            self.entry_keys.update(self.entries)
+            self.entries = {}
 
     def _forget(
         self, there: Collection[str], failed: Collection[str], doubtful: frozenset[str | None], now: float

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
+import promql_parser
 import pytest
 import yaml
 
@@ -18,11 +19,30 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 TARGETS = [target for panel in BOARD["panels"] for target in panel["targets"]]
 EXPRESSIONS = [one["expr"] for one in (*ALERTS, *TARGETS)]
 LABELS = {one.name: set(one.labels) for one in exported()}
+T = TypeVar("T", bound=promql_parser.Expr)
 DURATION = r"\d+[smhdw]"
 
 
+def nodes_of(expression: str, kind: type[T]) -> list[T]:
+    """Return the parts of an expression that are of one kind.
+
+    :raises ValueError: if the expression has wrong syntax or types. For example, ``rate`` needs a range.
+    """
+    found: list[T] = []
+
+    def visit(node: promql_parser.Expr) -> None:
+        if isinstance(node, kind):
+            found.append(node)
+
+    # Grafana replaces its variables by durations.
+    promql_parser.walk(
+        promql_parser.parse(re.sub(r"\$__(rate_)?interval\b", "5m", expression)), pre_visit=visit
+    )
+    return found
+
+
 def names_in(expression: str) -> set[str]:
-    return set(re.findall(r"\bastro_bpm_\w+", expression))
+    return {str(one.name) for one in nodes_of(expression, promql_parser.VectorSelector)}
 
 
 def test_mapping_names_every_metric() -> None:
@@ -37,22 +57,15 @@ def test_mapping_names_every_metric() -> None:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_expression_uses_known_metrics_and_labels(expression: str) -> None:
-    names = names_in(expression)
+    names = [str(one.name) for one in nodes_of(expression, promql_parser.VectorSelector)]
     assert names
-    assert names <= set(LABELS)
-    for label in re.findall(r"by \((\w+)\)", expression):
-        assert all(label in LABELS[name] for name in names)
-    for name in names:
-        is_counter = name.endswith("_total")
-        uses = re.findall(rf"(?:(rate|increase)\()?{name}(\[[^\]]+\])?", expression)
-        assert uses == [(use, span) for use, span in uses if bool(use) == bool(span) == is_counter], name
-    for span in re.findall(r"\[([^\]]+)\]", expression):
-        assert re.fullmatch(rf"{DURATION}|\$__rate_interval|\$__interval", span)
-    depth = 0
-    for sign in re.findall(r"[()]", expression):
-        depth += 1 if sign == "(" else -1
-        assert depth >= 0
-    assert depth == 0
+    assert set(names) <= set(LABELS)
+    for aggregate in nodes_of(expression, promql_parser.AggregateExpr):
+        labels = aggregate.modifier.labels if aggregate.modifier else []
+        assert all({*labels} <= LABELS[name] for name in names_in(aggregate.prettify()))
+    ranges = nodes_of(expression, promql_parser.MatrixSelector)
+    counters = [name for name in names if name.endswith("_total")]
+    assert sorted(str(one.vector_selector.name) for one in ranges) == sorted(counters)
 
 
 def test_every_metric_is_on_the_dashboard() -> None:

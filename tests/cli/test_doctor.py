@@ -21,6 +21,7 @@ from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.hooks.connection import EXTRAS
+from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 from tests.cli.conftest import Run
 from tests.support.warm_python import warm
 
@@ -96,6 +97,41 @@ def test_run_with_start_has_every_finding_and_valid_extras(
     by_name = {finding["name"]: finding for finding in again["points"]}
     assert by_name["csrf"]["fine"]
     assert by_name["timezone"]["fine"]
+
+
+def test_a_recorded_run_replays_to_the_same_report(
+    patient_doctor: Run, emulator: AstroZeroEmulator, tmp_path: Path
+) -> None:
+    emulator.start("Instant", business_key="order-of-Anna-Miller")
+    emulator.switch(get_by_id="action", key_form="cut_50", csrf_required=True, bad_token="403_html")
+    file = tmp_path / "doctor.jsonl"
+    options = ("--start", PROCESS, "--output", "json")
+    recorded = patient_doctor(*options, "--record", str(file))
+    assert (recorded.code, recorded.err) == (0, "")
+    text = file.read_text()
+    for value in ("order-of-Anna-Miller", PROCESS, "emulator-only-secret"):
+        assert value not in text
+    emulator.reset()
+    replay = emulator.replay(file)
+    replayed = patient_doctor(*options)
+    assert replay.differences == []
+    points, again = (
+        {point["name"]: point["value"] for point in json.loads(done.out)["points"]}
+        for done in (recorded, replayed)
+    )
+    timing = {"start_lag", "action_lag", "clock"}
+    assert {name: value for name, value in again.items() if name not in timing} == {
+        name: value for name, value in points.items() if name not in timing
+    }
+
+
+def test_an_existing_file_is_not_overwritten(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "precious.txt"
+    file.write_text("precious")
+    done = run("doctor", "--record", str(file))
+    assert done.code == 2
+    assert done.err == f"--record: {file} cannot be created: File exists.\n"
+    assert file.read_text() == "precious"
 
 
 def test_wrong_secret_fails_with_a_report(

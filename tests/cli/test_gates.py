@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators import bpm as operators
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
+from airflow_provider_astrobpm.starting.orphans import OrphanVerdict
 from airflow_provider_astrobpm.task_base.task_state_record import STORE_KEYS
 from airflow_provider_astrobpm.triggers import bpm as triggers
 from tests.cli.conftest import MODULE, Run, connection, process
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 BPM, OTHER = "SupplierOnboarding", "PublishApproval"
 CONN = "astro_zero_default"
 HOUR = 3600.0
+SENSOR = "AstroZeroBpmInstanceSensor"
+AWAITED, PERHAPS = OrphanVerdict.AWAITED.value, OrphanVerdict.PERHAPS_AWAITED.value
 
 
 class Scene:
@@ -150,11 +153,11 @@ def test_each_way_of_waiting(scene: Scene, run: Run, emulator: EmulatorControl) 
     )  # fmt: skip
     poked = emulator.start(BPM, business_key="order-1")["id"]
     scene.rows.task(
-        "gates", "poked", "sense", "up_for_reschedule", operator="AstroZeroBpmInstanceSensor", seconds_ago=10 * HOUR,
+        "gates", "poked", "sense", "up_for_reschedule", operator=SENSOR, seconds_ago=10 * HOUR,
         fields={"astro_zero_conn_id": CONN, "instance_id": None, "business_key": "order-1", "bpm_name": BPM},
     )  # fmt: skip
     scene.rows.task(
-        "gates", "unknown", "sense", "running", operator="AstroZeroBpmInstanceSensor", seconds_ago=5 * HOUR,
+        "gates", "unknown", "sense", "running", operator=SENSOR, seconds_ago=5 * HOUR,
         fields={"astro_zero_conn_id": "***", "instance_id": "***", "business_key": None, "bpm_name": None},
     )  # fmt: skip
     identity = TaskIdentity("gates", "batch", "start_all")
@@ -215,6 +218,34 @@ def test_each_way_of_waiting(scene: Scene, run: Run, emulator: EmulatorControl) 
     assert "perhaps awaited by a task of which it is unknown what it waits for" in nothing.err
 
 
+def test_blanks_around_a_business_key_are_not_significant(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    emulator.switch(key_form="padded")
+    instance_id = emulator.start(BPM, business_key="order-1")["id"]
+    scene.rows.task(
+        "gates", "poked", "sense", "up_for_reschedule", operator=SENSOR,
+        fields={"astro_zero_conn_id": CONN, "instance_id": None, "business_key": " order-1", "bpm_name": BPM},
+    )  # fmt: skip
+    scene.done()
+    (row,) = run("gates", "--output", "json").rows
+    assert (row["instance_id"], row["business_key"]) == (instance_id, "order-1")
+    (listed,) = run("list", "--business-key", "order-1 ", "--output", "json").rows
+    (shown,) = run("show", "--business-key", " order-1", "--output", "json").rows
+    assert listed["id"] == shown["id"] == instance_id
+
+
+def test_a_deferred_sensor_that_has_found_its_instance_waits_for_no_other_one(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    first, _ = (emulator.start(BPM, business_key="order-1")["id"] for _ in range(2))
+    seen = {"id": first, "name": BPM, "state": "Running", "business_key": "order-1"}
+    _deferred_sensor(scene, business_key="order-1", seen=seen)
+    scene.done()
+    (row,) = run("gates", "--output", "json").rows
+    assert (row["instance_id"], row["state"]) == (first, "Waiting for user interaction")
+
+
 def test_an_awaited_instance_that_has_ended_costs_one_request_a_state(
     scene: Scene, run: Run, emulator: EmulatorControl
 ) -> None:
@@ -239,6 +270,15 @@ def test_tasks_are_shown_although_astro_zero_cannot_be_read(
     assert "could not be listed" in shown.err
     refused = run("terminate", "--orphans", "--yes")
     assert refused.code == 1
+
+
+def test_tasks_are_shown_although_their_connection_is_unknown(scene: Scene, run: Run) -> None:
+    _sensor(scene, "r", "running", fields=_sensor_fields(instance_id="i1", astro_zero_conn_id="no_such"))
+    scene.done()
+    shown = run("gates", "--output", "json")
+    assert shown.code == 1
+    assert [(row["instance_id"], row["state"]) for row in shown.rows] == [("i1", None)]
+    assert "Warning: the states of the instances on connection 'no_such' are unknown: " in shown.err
 
 
 def test_a_task_that_continues_after_the_preview_keeps_its_instance(
@@ -274,6 +314,154 @@ def test_the_record_of_a_task_names_its_instance_too(scene: Scene, run: Run) -> 
     )
     scene.done()
     assert [row["id"] for row in run("gates", "--orphans", "--output", "json").rows] == [instance_id]
+
+
+def _sensor(scene: Scene, run_id: str, state: str | None, **task: Any) -> None:
+    scene.rows.task("others", run_id, "sense", state, **{"operator": SENSOR, **task})
+
+
+def _sensor_fields(**fields: str) -> dict[str, str | None]:
+    return {
+        "astro_zero_conn_id": CONN,
+        "instance_id": None,
+        "business_key": None,
+        "bpm_name": None,
+        **fields,
+    }
+
+
+def _deferred_sensor(scene: Scene, **awaited: Any) -> None:
+    trigger = triggers.AstroZeroBpmInstanceTrigger(astro_zero_conn_id=CONN, **awaited)
+    _sensor(scene, "r", "deferred", trigger=trigger)
+
+
+def _unreadable_trigger(scene: Scene) -> None:
+    from airflow.models.trigger import Trigger  # noqa: PLC0415
+
+    _deferred_sensor(scene, instance_id="another")
+    scene.rows.session.execute(Trigger.__table__.update().values(kwargs="of another key"))
+
+
+def _subclass_that_has_run_before(scene: Scene) -> None:
+    _sensor(scene, "before", "success", operator="OwnSensor", fields=_sensor_fields(instance_id="another"))
+    _sensor(scene, "r", "queued", operator="OwnSensor")
+
+
+def _batch(scene: Scene, instance_id: str) -> None:
+    identity = TaskIdentity("others", "r", "start_all")
+    trigger = triggers.AstroZeroBpmBatchTrigger(
+        astro_zero_conn_id=CONN,
+        task_key={"dag_id": "others", "run_id": "r", "task_id": "start_all", "map_index": -1},
+        batch_key=identity.batch_prefix,
+    )
+    scene.rows.task(
+        "others", "r", "start_all", "deferred", operator=waiting_tasks.BATCH_OPERATOR, trigger=trigger,
+        xcoms={"instance_ids": ["another", instance_id]},
+    )  # fmt: skip
+
+
+NEEDS: list[tuple[str, str, Callable[[Scene, str, str], None]]] = [
+    ("deferred by id", AWAITED, lambda scene, one, _: _deferred_sensor(scene, instance_id=one)),
+    ("deferred by key", AWAITED, lambda scene, _, key: _deferred_sensor(scene, business_key=key)),
+    ("unreadable trigger", PERHAPS, lambda scene, *_: _unreadable_trigger(scene)),
+    ("batch", AWAITED, lambda scene, one, _: _batch(scene, one)),
+    *(
+        (f"sensor {state}", AWAITED, lambda scene, one, _, state=state: _sensor(
+            scene, "r", state, map_index=3, fields=_sensor_fields(instance_id=one)))
+        for state in (None, "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule")
+    ),
+    ("sensor by key", AWAITED, lambda scene, _, key: _sensor(
+        scene, "r", "up_for_reschedule", fields=_sensor_fields(business_key=key.upper()))),
+    # Not rendered yet, or Airflow has deleted the fields: it keeps those of the latest 30 runs.
+    *(
+        (f"unrendered sensor {state}", PERHAPS, lambda scene, _one, _, state=state: _sensor(scene, "r", state))
+        for state in ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule")
+    ),
+    ("unrendered subclass", PERHAPS, lambda scene, *_: _subclass_that_has_run_before(scene)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "add"), [row[1:] for row in NEEDS], ids=[row[0] for row in NEEDS])
+def test_an_instance_for_which_another_task_waits_is_no_orphan(
+    scene: Scene, run: Run, reason: str, add: Callable[[Scene, str, str], None]
+) -> None:
+    instance_id = scene.ended("orphan")
+    add(scene, instance_id, TaskIdentity("gates", "orphan", "approve").key(1))
+    scene.done()
+    shown = run("gates", "--orphans", "--output", "json")
+    assert shown.rows == []
+    assert f"1 {reason}." in shown.err
+
+
+def test_an_instance_whose_own_task_may_continue_is_no_orphan(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    """Although it is named by the task, and its run has ended: a clear may not have shown in the run yet."""
+    states = (
+        None, "scheduled", "queued", "running", "restarting", "deferred", "up_for_retry", "up_for_reschedule"
+    )  # fmt: skip
+    for state in states:
+        identity = TaskIdentity("gates", f"batch-{state}", "start_all")
+        member = emulator.start(BPM, business_key=identity.batch_key(BatchKey(1, 1, "k3xq")))["id"]
+        mapped = scene.instance("gates", f"mapped-{state}", "approve", 3)
+        scene.ended(f"one-{state}", state, run_state="failed")
+        for run_id, task_id, index, xcoms in (
+            (f"batch-{state}", "start_all", -1, {"instance_ids": [member]}),
+            (f"mapped-{state}", "approve", 3, {"instance_id": mapped}),
+        ):
+            scene.rows.task("gates", run_id, task_id, state, map_index=index, xcoms=xcoms, run_state="failed")
+    scene.done()
+    shown = run("gates", "--orphans", "--output", "json")
+    assert shown.rows == []
+    assert f"{3 * len(states)} {OrphanVerdict.TASK_CONTINUES.value}." in shown.err
+
+
+@pytest.mark.parametrize("run_state", ["queued", "running"])
+def test_an_instance_of_a_run_that_has_not_ended_is_no_orphan(scene: Scene, run: Run, run_state: str) -> None:
+    """A later task of the run may wait for it, or terminate it itself."""
+    scene.ended("orphan", run_state=run_state)
+    scene.done()
+    shown = run("gates", "--orphans", "--output", "json")
+    assert shown.rows == []
+    assert "1 started in a DAG run that has not ended." in shown.err
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda scene: _sensor(scene, "r", "queued", operator="BashOperator", fields={"bash_command": "ls"}),
+        lambda scene: _sensor(scene, "r", "queued", operator="BashOperator"),
+        lambda scene: _sensor(scene, "r", None),
+        lambda scene: _sensor(scene, "r", "success"),
+        lambda scene: _sensor(scene, "r", "running", fields=_sensor_fields(instance_id="another")),
+        lambda scene: _sensor(scene, "r", "queued", operator="AstroZeroStartBpmInstanceOperator"),
+        lambda scene: scene.deferred("r"),
+    ],
+)
+def test_other_tasks_leave_an_orphan(scene: Scene, run: Run, add: Callable[[Scene], None]) -> None:
+    instance_id = scene.ended("orphan")
+    add(scene)
+    scene.done()
+    assert [row["id"] for row in run("gates", "--orphans", "--output", "json").rows] == [instance_id]
+
+
+def test_each_index_of_a_mapped_task_has_its_own_orphans(scene: Scene, run: Run) -> None:
+    ids = [scene.instance("gates", "mapped", "approve", index) for index in range(3)]
+    for index, state in enumerate(["failed", "success", "failed"]):
+        recorded = ids[index] if index < 2 else ids[1]
+        scene.rows.task("gates", "mapped", "approve", state, map_index=index, xcoms={"instance_id": recorded})
+    scene.done()
+    assert [row["id"] for row in run("gates", "--orphans", "--output", "json").rows] == [ids[0]]
+
+
+def test_a_sensor_that_waits_longer_than_its_rendered_fields_are_kept_is_listed(
+    scene: Scene, run: Run
+) -> None:
+    _sensor(scene, "long", "up_for_reschedule")
+    _sensor(scene, "not-yet", None)
+    scene.done()
+    rows = run("gates", "--output", "json").rows
+    assert [(row["run_id"], row["held_by"], row["conn_id"]) for row in rows] == [("long", "none", None)]
 
 
 def test_the_launches_of_a_failed_batch_are_orphans(

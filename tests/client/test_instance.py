@@ -116,7 +116,7 @@ ODD_FIELDS: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
     ({"businessKey": 4711}, {"business_key": "4711"}),
     ({"businessKey": ""}, {"business_key": None}),
     ({"businessKey": " "}, {"business_key": None}),
-    ({"businessKey": " k "}, {"business_key": " k "}),
+    ({"businessKey": " k "}, {"business_key": "k"}),
     ({"bpStatus": 3}, {"bp_status": "3"}),
     ({"bpStatus": None}, {"bp_status": None}),
     ({"bpStatus": " Approved\u3000\n"}, {"bp_status": "Approved"}),

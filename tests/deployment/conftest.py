@@ -170,11 +170,9 @@ class Airflow(DeployedAirflow):
         If it learns that only when the task has resumed, which a busy machine makes possible, it takes the task for one that was
         killed from outside.
         """
-        done = (
-            f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{dag_id}', "
-            f"task_id='{task_id}', run_id='{run_id}', try_number={tries},"
-        )
-        return done in self.scheduler.output()
+        key = f"TaskInstanceKey(dag_id='{dag_id}', task_id='{task_id}', run_id='{run_id}', try_number={tries},"
+        reports = self.scheduler.output().splitlines()
+        return any("Received executor event with state success" in line and key in line for line in reports)
 
     def working_tasks(self) -> list[str]:
         """Return the run ids of all tasks that hold a worker, or are about to."""
@@ -373,16 +371,26 @@ def connection_id(number: int) -> str:
     return f"astro_zero_{number}"
 
 
-def _connections(number: int, connection: str) -> dict[str, str]:
-    """Return the variables with the two connections to an emulator."""
-    variable = f"AIRFLOW_CONN_{connection_id(number).upper()}"
-    with_link = json.dumps({**json.loads(connection), "extra": WITH_LINK})
-    return {variable: connection, f"{variable}_WITH_LINK": with_link}
+@pytest.fixture(scope="session")
+def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the transcripts of the connections whose id ends in ``_recorded``, by connection."""
+    return tmp_path_factory.mktemp("transcripts")
+
+
+def _connections(number: int, connection: str, transcripts: Path) -> dict[str, str]:
+    """Return the variables with the three connections to an emulator."""
+    conn_id = connection_id(number)
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    extras = {"": {}, "_WITH_LINK": WITH_LINK, "_RECORDED": {"record": str(transcripts / conn_id)}}
+    return {
+        variable + end: json.dumps({**json.loads(connection), "extra": extra})
+        for end, extra in extras.items()
+    }
 
 
 @pytest.fixture(scope="session")
 def deployed(
-    watched_server: EmulatorServer, issued_tokens: list[str], pytestconfig: pytest.Config
+    watched_server: EmulatorServer, issued_tokens: list[str], transcripts: Path, pytestconfig: pytest.Config
 ) -> Iterator[Airflow]:
     """The deployment, up, with the emulator of ``astro_zero_default``. After all tests its files and tables are checked."""
     with ExitStack() as cleanup:
@@ -390,7 +398,7 @@ def deployed(
         connections = [server.connection_json() for server in servers]
         variables = {"AIRFLOW_CONN_WATCHED_ZERO": watched_server.connection_json()}
         for number, connection in enumerate(connections):
-            variables |= _connections(number, connection)
+            variables |= _connections(number, connection, transcripts)
         variables["AIRFLOW_CONN_ASTRO_ZERO_WITH_LINK"] = variables["AIRFLOW_CONN_ASTRO_ZERO_0_WITH_LINK"]
         stack = cleanup.enter_context(Stack())
         for signal_number in SIGNALS:

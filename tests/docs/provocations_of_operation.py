@@ -257,6 +257,23 @@ def list_with_an_odd_row(scene: Scene) -> None:
     scene.command("list")
 
 
+def list_with_contradictory_rows(scene: Scene) -> None:
+    """List instances, one of which is shown twice, with different values."""
+    scene.started()
+    scene.emulator.fault(
+        "query", "twice", target="Waiting for user interaction", fields={"bpStatus": "Approved"}
+    )
+    scene.command("list")
+
+
+def list_with_odd_start_times(scene: Scene) -> None:
+    """List instances by their age, one of which shows no credible start time."""
+    scene.connect({"timezone": "UTC"})
+    scene.started()
+    scene.emulator.switch(start_time_form="dash")
+    scene.command("list", "--older-than", "1d")
+
+
 COMMANDS: dict[str, Provocation] = {
     "the age of an instance is unknown on connection '…': Astro Zero's timestamps have no time zone.": command(
         "list", "--older-than", "7d"
@@ -275,6 +292,8 @@ COMMANDS: dict[str, Provocation] = {
         "list", row_cap=100
     ),
     "Warning: skipped the row of instance '…' in state '…', which cannot be read: …": list_with_an_odd_row,
+    "Warning: skipped … because the lists contradict each other.": list_with_contradictory_rows,
+    "Warning: skipped … because the start time does not prove the age.": list_with_odd_start_times,
     "--variable must be NAME=VALUE": command("set", "1", "--variable", "country"),
     "variable '…' is given twice": command("set", "1", "--variable", "a=1", "--variable", "a=2"),
     "give the variables to set: --variable, --variables or --variables-file": command("set", "1"),

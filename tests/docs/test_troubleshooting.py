@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,24 @@ ELSEWHERE: dict[str, str] = {
     "Left alone, because their tasks have changed meanwhile: …": (
         "tests/cli/test_gates.py::test_a_task_that_continues_after_the_preview_keeps_its_instance"
     ),
+    "No further requests are recorded on connection '…': …": (
+        "tests/client/test_transcript_writer.py::test_full_disk_is_logged_once"
+    ),
+    "--record: … cannot be created: …": "tests/cli/test_doctor.py::test_an_existing_file_is_not_overwritten",
+    "… cannot be read: No such file or directory": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "… is not an entry of a transcript": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "… has no recorded exchange": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "Differs: …": "tests/emulator/test_replay.py::test_the_command_line_replays_and_reports",
+    "… other open instances with such a key left alone: …": (
+        "tests/cli/test_gates.py::test_an_instance_for_which_another_task_waits_is_no_orphan"
+    ),
+    "Warning: skipped … of which the process is unknown.": "tests/cli/test_gates.py::test_each_way_of_waiting",
+    "Warning: the states of the instances on connection '…' are unknown: …": (
+        "tests/cli/test_gates.py::test_tasks_are_shown_although_their_connection_is_unknown"
+    ),
+    "Warning: state '…' could not be listed: …": (
+        "tests/cli/test_gates.py::test_tasks_are_shown_although_astro_zero_cannot_be_read"
+    ),
     "Sending metrics to Airflow failed; this process sends no more metrics": (
         "tests/_airflow/test_stats.py::test_failing_stats_are_logged_once_and_harmless"
     ),
@@ -134,6 +153,27 @@ def test_every_quoted_message_has_a_provocation() -> None:
     assert len(shown) == len(set(shown))
     assert set(shown) == {*PROVOCATIONS, *ELSEWHERE}
     assert not set(PROVOCATIONS) & set(ELSEWHERE)
+
+
+def warnings_of_commands() -> Iterator[str]:
+    """Yield the warnings that commands print, with an ellipsis in place of each value."""
+    for path in (ROOT / "airflow_provider_astrobpm" / "cli").glob("*.py"):
+        for text in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(text, ast.JoinedStr):
+                shown = "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "…" for part in text.values
+                )
+                if shown.startswith("Warning: "):
+                    yield shown
+
+
+def test_the_pages_quote_every_warning_of_a_command() -> None:
+    quotations = {*PROVOCATIONS, *ELSEWHERE}
+    found = set(warnings_of_commands())
+    assert len(found) > 5
+    for warning in found:
+        pattern = re.escape(warning.removesuffix(".")).replace("…", ".+") + r"\.?"
+        assert any(re.fullmatch(pattern, one) for one in quotations), warning
 
 
 @pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))

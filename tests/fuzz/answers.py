@@ -95,7 +95,7 @@ def answer(data: bytes) -> None:
     headers = {name.strip().lower(): value.strip() for name, _, value in lines}
     response = Response(status, headers, source.body())
     sync, unsync, loop = _clients()
-    sync._transport.answer = unsync._transport.answer = response  # type: ignore[attr-defined]
+    sync._transport.answer = unsync._transport.answer = response  # type: ignore[union-attr]
     found, found_async = (
         _ended(lambda: sync.call(operation)),
         _ended(lambda: loop.run_until_complete(unsync.call(operation))),

@@ -83,6 +83,7 @@ def test_every_extra_as_value_and_as_form_text(as_text: bool) -> None:
         "instance_url": "https://{host}/studio/{instance_id}",
         "allow_http": True,
         "access_token": TOKEN,
+        "record": "/data/transcripts",
     }
     assert set(extra) == set(EXTRAS)
     settings = read({name: str(value) for name, value in extra.items()} if as_text else extra)
@@ -105,6 +106,7 @@ def test_every_extra_as_value_and_as_form_text(as_text: bool) -> None:
         start_grace=20,
         instance_lookup="list",
         instance_url="https://{host}/studio/{instance_id}",
+        record="/data/transcripts",
     )
     assert set(settings.secrets()) == {TOKEN, "pw", "dXNlcjpwdw=="}
 
@@ -250,6 +252,12 @@ def test_invalid_fields(fields: dict[str, Any], words: str) -> None:
         ({"instance_url": "https://x/{secret}"}, "no placeholders but"),
         ({"instance_url": "https://x/{instance_id.__class__}"}, "no placeholders but"),
         ({"instance_url": "https://x/{"}, "must be an https:// address"),
+        (
+            {"record": "transcripts"},
+            "extra 'record' must be the absolute path of a folder, such as .*, not 'transcripts'",
+        ),
+        ({"record": True}, "extra 'record'"),
+        ({"record": " "}, "extra 'record'"),
         ({"proxy": "proxy:secret-of-proxy"}, "extra 'proxy' must be a URL"),
         ({"proxy": 5}, "extra 'proxy' must be a URL"),
         ({"access_token": f"{TOKEN}\nX: y"}, "extra 'access_token' must be a token without blanks"),

@@ -101,6 +101,7 @@ def named(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, proxy
     return {}
 
 
+@pytest.mark.usefixtures("emulator")  # without what an earlier test has left, such as faults
 @pytest.mark.parametrize("allow_http", [False, True])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_this_machine_is_reached_without_a_proxy(

@@ -27,12 +27,14 @@ from tests.matrix.runs import LATE, Begin, Run
 from tests.support.deployed import Found
 
 DAGS = Path(__file__).parent / "dags"
-DAG_COUNT = 24
+DAG_COUNT = 25
 LATER = {"loops.py": ("3.4", 4)}
 """DAG files that older lines cannot import: the first line that can, and the number of their DAGs."""
 READS = 5  # of what Airflow does not answer in time
 PATIENCE = 100.0  # seconds to wait for an expected condition: all runs begin together
 GRACE = 1  # seconds after which a started instance certainly shows in the lists
+PROCESSES = "processes: [{name: TakesAWhile, steps: [{state: Running, for: 8}, {end: {}}]}]"
+"""A process that is certainly open when its start has returned, also on a busy machine."""
 DEFAULT, WATCHED, INCIDENTS = "astro_zero_default", "watched_zero", "late_zero"
 
 
@@ -112,15 +114,18 @@ class LineAirflow(Airflow):
         self.call("POST", f"/api/v2/dags/{begin.dag_id}/dagRuns", body)
         return Run(self, begin.dag_id, run_id, control)
 
-    def command(self, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *command: str, seconds: float = 120, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a program of the line's environment.
 
         :param seconds: the time limit.
+        :param variables: further variables of its environment.
         """
         return subprocess.run(
             command,
             cwd=self.home,
-            env=self.deployment.environment,
+            env={**self.deployment.environment, **(variables or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -189,7 +194,9 @@ def airflow(line: Line, begun: dict[str, Begin], observations: Observations) -> 
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
             "AIRFLOW__CORE__PARALLELISM": "12",
             "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",  # off by default on Airflow 3.0
-            # Airflow 3.0 misses that of a task that was cleared while it ran, and does not help it.
+            # On Airflow 3.0 a callback makes the DAGs of its file stale until the file is parsed again.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            # How soon Airflow 3.0 sees that a task has died, or was cleared while it ran.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
             "MATRIX_LATE": str(LATE),
@@ -200,6 +207,7 @@ def airflow(line: Line, begun: dict[str, Begin], observations: Observations) -> 
         airflow = LineAirflow(deployment, stack, servers, line)
         deployment.start()
         airflow.start_triggerer()
+        airflow.control.add_processes(PROCESSES)
         refused = {name: count for name, (since, count) in LATER.items() if since > line.name}
         airflow.until_up(dags=DAG_COUNT - sum(refused.values()), refused=list(refused))
         yield airflow

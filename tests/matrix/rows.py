@@ -86,6 +86,13 @@ ROWS: dict[str, Row] = {
             "3.3": Cell(True, "in Airflow's task state store"),
         },
     ),
+    "killed": Row(
+        "a task whose process is killed although its worker lives",
+        {
+            "3.0": Cell("fails", "fails, also if it has retries left; its instance stays open"),
+            "3.1": Cell("resumes", "is retried, and resumes its instance"),
+        },
+    ),
     "own key": Row(
         "retry after a crash in the wait, with [your own `business_key`](guarantees.md#with-your-own-business_key)",
         {
@@ -230,7 +237,7 @@ ROWS: dict[str, Row] = {
                 ["airflow.sdk.definitions.deadline", []],
                 "Airflow has deadlines; import the names from `airflow.sdk.definitions.deadline`. Not tried",
             ),
-            "3.3": Cell(
+            "3.2": Cell(
                 ["airflow.sdk", ["AsyncCallback", "SyncCallback"]],
                 "with both kinds of callback; import the names from `airflow.sdk`",
             ),

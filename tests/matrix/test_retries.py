@@ -32,6 +32,20 @@ def outcome(run: Run) -> str:
     return run.until("the second try resumes or fails", there)
 
 
+@begins(run=Begin("dies_alone"))
+def test_killed_process(runs: dict[str, Run], observe: Observe) -> None:
+    run = runs["run"]
+    found = outcome(run)
+    assert run.one()["try_number"] == (1 if found == FAILS else 2)
+    (instance,) = run.still_open
+    if found == RESUMES:
+        run.until_asked(tries=2)
+        run.decide()
+        assert run.until_ended() == "success"
+        assert [each["id"] for each in run.instances] == [instance["id"]]
+    observe("killed", found)
+
+
 @begins(run=Begin("dies_in_the_wait_own_key"))
 def test_own_key(runs: dict[str, Run], observe: Observe) -> None:
     run = runs["run"]

@@ -62,6 +62,19 @@ def test_waits_for_a_key_that_no_instance_has_yet(sensor: MakeSensor, emulator: 
     assert result["bp_status"] == "Onboarded"
 
 
+@pytest.mark.parametrize("given", ["supplier-ACME", " supplier-ACME "])
+def test_blanks_around_a_business_key_are_not_significant(
+    sensor: MakeSensor, emulator: EmulatorControl, given: str
+) -> None:
+    emulator.switch(key_form="padded")
+    instance = emulator.start("NightlyReconciliation", business_key="supplier-ACME")
+    made = sensor(business_key=given)
+    emulator.advance(2)
+    result = poke(made)
+    assert result is not None
+    assert (result["id"], result["business_key"]) == (instance["id"], "supplier-ACME")
+
+
 def test_polls_by_id_after_the_key_was_found(sensor: MakeSensor, emulator: EmulatorControl) -> None:
     emulator.start("SupplierOnboarding", business_key="k")
     made = sensor(business_key="k")

@@ -23,7 +23,9 @@ def instance(**fields: Any) -> BpmInstance:
 
 
 def task(**fields: Any) -> StartingTask:
-    known = {"state": "failed", "changed_at": LONG_AGO, "recorded_ids": frozenset({"i1"})}
+    known = {
+        "state": "failed", "run_has_ended": True, "changed_at": LONG_AGO, "recorded_ids": frozenset({"i1"})
+    }  # fmt: skip
     return StartingTask(TASK, **{**known, **fields})
 
 
@@ -37,6 +39,7 @@ ROWS: list[tuple[str, OrphanVerdict, dict[str, Any]]] = [
     ("no key", OrphanVerdict.OTHER_KEY, {"instance": instance(business_key=None)}),
     ("key cut off", OrphanVerdict.OTHER_KEY, {"instance": instance(business_key=TASK.key(1)[:-3])}),
     ("succeeded", OrphanVerdict.SUCCEEDED, {"tasks": (task(state="success"),)}),
+    ("run goes on", OrphanVerdict.RUN_CONTINUES, {"tasks": (task(run_has_ended=False),)}),
     ("not recorded", OrphanVerdict.NOT_RECORDED, {"tasks": (task(recorded_ids=frozenset()),)}),
     ("other recorded", OrphanVerdict.NOT_RECORDED, {"tasks": (task(recorded_ids=frozenset({"i2"})),)}),
     ("just ended", OrphanVerdict.JUST_ENDED, {"tasks": (task(changed_at=LONG_AGO + 1),)}),

@@ -50,6 +50,7 @@ class AirflowRows:
         xcoms: Mapping[str, Any] | None = None,
         fields: Mapping[str, Any] | None = None,
         record: Mapping[str, Any] | None = None,
+        run_state: str | None = None,
     ) -> None:
         """Add a task instance.
 
@@ -59,15 +60,16 @@ class AirflowRows:
         :param xcoms: its XComs.
         :param fields: its rendered fields.
         :param record: its record in the task state store (Airflow 3.3).
+        :param run_state: the state of its run, if this is the run's first task; by default the run has failed if the task has ended.
         """
-        self._add_run(dag_id, run_id)
+        ended = state in {"failed", "success", "skipped", "upstream_failed", "removed"}
+        self._add_run(dag_id, run_id, run_state or ("failed" if ended else "running"))
         row = None
         if trigger is not None:
             row = Trigger.from_object(trigger)
             self.session.add(row)
             self.session.flush()
         changed = moment(seconds_ago if changed_ago is None else changed_ago)
-        ended = state in {"failed", "success", "skipped", "upstream_failed", "removed"}
         values: dict[str, Any] = {
             "dag_id": dag_id,
             "run_id": run_id,
@@ -106,7 +108,7 @@ class AirflowRows:
             model = version_compat.task_state_model()
             self.session.execute(model.__table__.insert(), [self._record(model, values, record)])
 
-    def _add_run(self, dag_id: str, run_id: str) -> None:
+    def _add_run(self, dag_id: str, run_id: str, state: str) -> None:
         if (dag_id, run_id) in self._runs:
             return
         self._runs.add((dag_id, run_id))
@@ -114,7 +116,7 @@ class AirflowRows:
             dag_id=dag_id,
             run_id=run_id,
             run_type="manual",
-            state=DagRunState.RUNNING,
+            state=DagRunState(state),
             logical_date=None,
             run_after=moment(0),
         )

@@ -56,10 +56,12 @@ def nothing_is_masked_by_airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 class Written:
-    """Everything that can be read about a run."""
+    """Everything that can be read about a run, with the transcripts in a folder."""
 
-    def __init__(self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
-        self._caplog, self._capfd = caplog, capfd
+    def __init__(
+        self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], transcripts: Path
+    ) -> None:
+        self._caplog, self._capfd, self._transcripts = caplog, capfd, transcripts
         self.texts: list[str] = []
 
     def add(self, *things: Any) -> None:
@@ -84,15 +86,25 @@ class Written:
         logged = [
             f"{record.getMessage()} {record.exc_info} {record.exc_text}" for record in self._caplog.records
         ]
-        return "\n".join([*self.texts, self._caplog.text, *logged, *self._capfd.readouterr()])
+        transcripts = [path.read_text() for path in self._transcripts.glob("*.jsonl")]
+        assert '"request":' in "".join(transcripts)
+        return "\n".join([*self.texts, self._caplog.text, *logged, *self._capfd.readouterr(), *transcripts])
 
 
 @pytest.fixture
-def written(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Written:
+def transcripts(tmp_path: Path) -> Path:
+    """The folder in which all connections of a test record."""
+    return tmp_path / "transcripts"
+
+
+@pytest.fixture
+def written(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], transcripts: Path
+) -> Written:
     caplog.set_level(logging.DEBUG)
     for name in ("urllib3", "requests", "aiohttp", "asyncio", "tenacity", "airflow"):
         caplog.set_level(logging.DEBUG, logger=name)
-    return Written(caplog, capfd)
+    return Written(caplog, capfd, transcripts)
 
 
 def check(server: EchoingServer, text: str, *others: str) -> None:
@@ -106,12 +118,18 @@ Connect = Callable[..., None]
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+def connect(monkeypatch: pytest.MonkeyPatch, transcripts: Path) -> Connect:
     """Set the connection of the test."""
 
     def connect(url: str, conn_id: str = "astro_zero_default", **extra: Any) -> None:
         connection = {"conn_type": "astro_zero", "host": url, "login": "client", "password": CLIENT_SECRET}
-        patient = {"max_attempts": 1, "max_wait": 0.01, "start_grace": 0.1, **extra}
+        patient = {
+            "max_attempts": 1,
+            "max_wait": 0.01,
+            "start_grace": 0.1,
+            "record": str(transcripts),
+            **extra,
+        }
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({**connection, "extra": patient}))
 
     return connect

@@ -284,7 +284,7 @@ class TestRequestsPerPoll:
                 setup.server.put(instance("1", "Completed OK"))
                 assert (await waiting).state == "Completed OK"
                 assert await subscription.notes() == []
-                assert [entry.instance.id for entry in watch.entries] == ["1"]
+                assert [entry.id for entry in watch.entries.values()] == ["1"]
                 assert setup.requests_per_poll() == [2, 2]
 
         run(main())

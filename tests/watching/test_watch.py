@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import gc
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from tests.support.memory_server import instance
 
 WAITING, RUNNING, COMPLETED, BROKEN = "Waiting for user interaction", "Running", "Completed OK", "Broken"
 NAME = "Order"
+MANY = 2000
 
 
 def order(number: int, state: str, status: str | None = None, name: str = NAME) -> BpmInstance:
@@ -42,11 +45,11 @@ def poll(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     for state in sought.lists:
         search_result.add_list(state, [row for row in reversed(rows) if row.state == state])
     watch.record_poll(search_result, at(now))
-    entries = list(watch.entries)
+    entries = dict(watch.entries)
     watch.acknowledge()
-    watch.mark_reported({entry.key for entry in entries})
+    watch.mark_reported(entries)
     assert not watch.entries
-    return [entry.instance.id for entry in entries]
+    return [entry.id for entry in entries.values()]
 
 
 def at(now: float) -> Moment:
@@ -167,8 +170,7 @@ def test_unreported_entries_are_news_again_after_the_next_poll() -> None:
     assert not watch.has_news()  # not news again before the next poll
     watch.record_poll(search_result, at(1))
     assert watch.has_news()
-    (entry,) = watch.entries
-    watch.mark_reported({entry.key})
+    watch.mark_reported({*watch.entries})
     assert watch.has_news()  # it has to be stored
     watch.is_saved = True
     assert not watch.has_news()
@@ -205,10 +207,10 @@ def part(watch: Watch, *rows: BpmInstance, failing: str, now: float = 0.0) -> li
         else:
             search_result.add_list(state, [row for row in rows if row.state == state])
     watch.record_poll(search_result, at(now))
-    entries = list(watch.entries)
+    entries = dict(watch.entries)
     watch.acknowledge()
-    watch.mark_reported({entry.key for entry in entries})
-    return [entry.instance.id for entry in entries]
+    watch.mark_reported(entries)
+    return [entry.id for entry in entries.values()]
 
 
 class TestFailingLists:
@@ -354,6 +356,34 @@ def test_warns_once_about_a_truncated_list() -> None:
     assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and may be truncated")
 
 
+@pytest.mark.parametrize("include_existing", [False, True])
+def test_many_instances_start_no_garbage_collection(include_existing: bool) -> None:
+    """A full collection stops all threads, and with them the event loop of a triggerer."""
+    watch = Watch(WatchTargets.of(NAME, [COMPLETED], None), include_existing=include_existing)
+    search_result = SearchResult({}, (), [COMPLETED])
+    search_result.add_list(COMPLETED, [order(number, COMPLETED) for number in range(MANY)])
+    with few_objects_allowed() as collections:
+        watch.sort_rows(search_result)
+        watch.record_poll(search_result, at(0))
+    assert len(watch.entries) == (MANY if include_existing else 0)
+    assert not collections
+
+
+@contextmanager
+def few_objects_allowed() -> Iterator[list[str]]:
+    """Let Python collect garbage when there are some more objects than now, and yield the list of the collections."""
+    collections: list[str] = []
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.set_threshold(MANY // 10)
+    gc.callbacks.append(note := lambda phase, _info: collections.append(phase))
+    try:
+        yield collections
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*thresholds)
+
+
 def test_shares_lists_with_waits(stage: Any) -> None:
     rows = {state: [order(number, state)] for number, state in enumerate(states.STATES)}
     server = stage(lambda operation: rows[dict(operation.query)["states"]])
@@ -436,7 +466,7 @@ def look_at(watch: Watch, rows: list[BpmInstance], now: float = 0.0) -> list[str
     search_result = SearchResult({}, (), {RUNNING})
     search_result.add_list(RUNNING, rows)
     watch.record_poll(search_result, at(now))
-    entered = [entry.instance.id for entry in watch.entries]
+    entered = [entry.id for entry in watch.entries.values()]
     watch.acknowledge()
-    watch.mark_reported({entry.key for entry in watch.entries})
+    watch.mark_reported({*watch.entries})
     return entered

@@ -109,7 +109,7 @@ with DAG("outage", **COMMON):
     )
 
 DEADLINES: dict[str, Any] = {}
-with suppress(ImportError, ValueError):  # before Airflow 3.3 there are no deadlines, or none of both kinds
+with suppress(ImportError, ValueError):  # before Airflow 3.2 there are no deadlines, or none of both kinds
     from airflow.sdk.definitions.callback import AsyncCallback, SyncCallback
     from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 

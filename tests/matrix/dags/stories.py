@@ -27,11 +27,14 @@ NUMBER_OF_RETRIES = Path(os.environ["AIRFLOW_HOME"], "retries")
 """A file with the ``retries`` of a task."""
 
 
-def dies(after: Callable[[Any], bool], *, late: float = 0.0) -> Callable[[Any], None]:
+def dies(after: Callable[[Any], bool], *, late: float = 0.0, alone: bool = False) -> Callable[[Any], None]:
     """Return a ``pre_execute`` that kills the process of the first try, once a request has been answered.
+
+    Airflow 3.0 retries the task only if its supervisor dies, too.
 
     :param after: whether it is this request.
     :param late: how long the process lives at least, in seconds.
+    :param alone: whether its supervisor stays alive on any line.
     """
 
     def watch(context: Any) -> None:
@@ -44,6 +47,8 @@ def dies(after: Callable[[Any], bool], *, late: float = 0.0) -> Callable[[Any], 
         def last_send(transport: Any, request: Any) -> Any:
             answer = send(transport, request)
             if after(request) and time.monotonic() - began >= late:
+                if os.environ["MATRIX_LINE"] == "3.0" and not alone:
+                    os.kill(os.getppid(), signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 
@@ -81,6 +86,7 @@ START: dict[str, Any] = {**ALL, "bpm_name": BPM, "title": "{{ run_id }}", "poll_
 OWN_KEY: dict[str, Any] = {"business_key": "{{ run_id }}"}
 
 STORIES: dict[str, dict[str, Any]] = {
+    "dies_alone": {"pre_execute": dies(is_poll, alone=True)},
     "dies_before_the_answer": {"pre_execute": dies(is_start)},
     "dies_before_the_answer_own_key": {"pre_execute": dies(is_start), **OWN_KEY},
     "dies_in_the_wait_own_key": {"pre_execute": dies(is_poll), **OWN_KEY},
@@ -111,7 +117,7 @@ with DAG(
 ) as in_one_process:
     AstroZeroStartBpmBatchOperator(
         task_id="wait",
-        bpm_name="NightlyReconciliation",
+        bpm_name="TakesAWhile",
         launches=[{"title": "{{ run_id }}"} for _ in range(2)],
         poll_interval=1,
         deferrable=True,

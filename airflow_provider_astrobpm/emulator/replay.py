@@ -1,0 +1,185 @@
+"""Answers requests from a transcript, and says where a request differs from the recorded one.
+
+Requests of one form (method, path and parameters) are answered in the recorded order; requests of different forms may come in
+any order.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_astrobpm.emulator.refusals import ResultCode
+from airflow_provider_astrobpm.emulator.replayed_values import DiffersError, ReplayedValues
+from airflow_provider_astrobpm.emulator.transcript_reader import MARK, SEPARATOR
+from airflow_provider_astrobpm.emulator.wire_format import ApiResponse, bare, enveloped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_astrobpm.emulator.transcript_reader import RecordedExchange
+
+TOKEN_LIFETIME_SECONDS = 600
+_TOKEN_PATH_END = "/oauth2/token"  # noqa: S105 - a path
+_CSRF_PATH_END = "/csrf/get"
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the replay does with a request.
+
+    :param response: the answer; ``None`` if there is none.
+    :param keeps_open: whether the connection stays open without an answer, instead of being cut.
+    """
+
+    response: ApiResponse | None = None
+    keeps_open: bool = False
+
+
+@dataclass
+class Replay:
+    """A replay of one transcript.
+
+    :param exchanges: its entries, in the order of time.
+    :param say: called with a message for each request that differs.
+    """
+
+    exchanges: list[RecordedExchange]
+    say: Callable[[str], None] = lambda _message: None
+    differences: list[str] = field(default_factory=list)
+    """A message for each request that differs."""
+
+    def __post_init__(self) -> None:
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin again: forget which entries were used, and which value each stand-in has."""
+        self.differences.clear()
+        self._values = ReplayedValues()
+        self._unused: dict[tuple[str, tuple[str, ...]], list[RecordedExchange]] = {}
+        self._extra_tokens = 0
+        for exchange in self.exchanges:
+            if exchange.failure != "not_sent":
+                self._unused.setdefault(exchange.form, []).append(exchange)
+
+    def unused(self) -> list[RecordedExchange]:
+        """Return the entries that no request has used yet. Requests that could not be sent are not among them."""
+        return [each for form in self._unused.values() for each in form]
+
+    def summary(self) -> list[str]:
+        """Return how much of the transcript was used, as lines for a person."""
+        left, not_sent = self.unused(), [each for each in self.exchanges if each.failure == "not_sent"]
+        total = len(self.exchanges) - len(not_sent)
+        used = f"Recorded exchanges that were used: {total - len(left)} of {total}."
+        lines = [f"{used} Requests that differed: {len(self.differences)}."]
+        if left:
+            lines.append(f"The first that was not used: {min(left, key=lambda each: each.at)}")
+        if not_sent:
+            lines.append(
+                "Requests that did not reach the server, which a replay cannot repeat: "
+                f"{len(not_sent)}, the first is {not_sent[0]}"
+            )
+        return lines
+
+    def play(
+        self, method: str, target: str, content_type: str, body: bytes, now: datetime | None = None
+    ) -> Played:
+        """Answer a request.
+
+        :param target: its raw path and query, without the base path.
+        :param now: the current time.
+        """
+        now = now or datetime.now(timezone.utc)
+        parts = SEPARATOR.split(target)
+        candidates = [
+            each
+            for form, unused in self._unused.items()
+            if form[0] == method and _fits(form[1], parts)
+            for each in unused
+        ]
+        why = ""
+        for candidate in candidates:
+            comparison = self._values.comparison()
+            try:
+                comparison.target(candidate, parts)
+                comparison.body(candidate, content_type, body)
+            except DiffersError as error:
+                why = why or f"{candidate}: {error}"
+                continue
+            self._values.keep(comparison)
+            self._unused[candidate.form].remove(candidate)
+            return self._answer(candidate, now)
+        path = target.partition("?")[0]
+        if not candidates and path.endswith((_TOKEN_PATH_END, _CSRF_PATH_END)):
+            return self._extra_token(is_csrf=path.endswith(_CSRF_PATH_END))
+        return self._refuse(method, target, why)
+
+    def _extra_token(self, *, is_csrf: bool) -> Played:
+        """Issue a token that was not recorded. How many tokens a process requests depends on what it remembers."""
+        self._extra_tokens += 1
+        token = f"replay-token-{self._extra_tokens}"
+        if is_csrf:
+            return Played(enveloped(ResultCode.SUCCESS, "Success", token))
+        return Played(
+            bare({"access_token": token, "expires_in": TOKEN_LIFETIME_SECONDS, "token_type": "Bearer"})
+        )
+
+    def _refuse(self, method: str, target: str, why: str) -> Played:
+        left = self.unused()
+        if why:
+            message = f"{method} {target} differs from {why}"
+        elif left:
+            message = f"{method} {target} came, and expected was {min(left, key=lambda each: each.at)}"
+        else:
+            message = f"{method} {target} came after all recorded exchanges were used"
+        self.differences.append(message)
+        self.say(f"Differs: {message}")
+        return Played(enveloped(ResultCode.BAD_REQUEST, f"Replay: {message}", status=400))
+
+    def _answer(self, exchange: RecordedExchange, now: datetime) -> Played:
+        if exchange.failure in ("no_answer", "given_up"):
+            return Played(keeps_open=True)
+        if exchange.failure == "not_decompressed":
+            return Played(ApiResponse(200, b"not compressed", headers={"Content-Encoding": "gzip"}))
+        if exchange.answer is None:
+            return Played()
+        answer = exchange.answer
+        headers = {
+            name.title(): self._values.of(value, exchange.at, now)
+            for name, value in answer["headers"].items()
+        }
+        media = headers.pop("Content-Type", "")
+        return Played(ApiResponse(answer["status"], self._body(answer, exchange.at, now), media, headers))
+
+    def _body(self, answer: dict[str, Any], at: datetime, now: datetime) -> bytes:
+        if "omitted" in answer:
+            return _filler(**answer["omitted"])
+        body = json.dumps(self._revealed(answer["body"], at, now)).encode()
+        return codecs.BOM_UTF8 + body if answer.get("byte_order_mark") else body
+
+    def _revealed(self, value: Any, at: datetime, now: datetime) -> Any:
+        """Return a recorded value with the values of its stand-ins."""
+        if isinstance(value, dict):
+            if value.keys() == {MARK}:
+                return value[MARK]
+            return {
+                self._values.of(name, at, now): self._revealed(each, at, now) for name, each in value.items()
+            }
+        if isinstance(value, list):
+            return [self._revealed(each, at, now) for each in value]
+        return self._values.of(value, at, now) if isinstance(value, str) else value
+
+
+def _fits(form: tuple[str, ...], parts: list[str]) -> bool:
+    return len(form) == len(parts) and all(
+        not kept or kept == part for kept, part in zip(form, parts, strict=True)
+    )
+
+
+def _filler(form: str, bytes: int) -> bytes:  # noqa: A002 - the names in a transcript
+    """Return a body of the recorded form and length."""
+    begins = {"html": b"<html>", "broken JSON": b"{", "text": b"a", "blank": b""}.get(form, b"")
+    return begins.ljust(bytes, b" " if form == "blank" else b".")[:bytes]

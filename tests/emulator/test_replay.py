@@ -1,0 +1,340 @@
+"""Replays: which request gets which recorded answer, and how a difference is reported."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_astrobpm.emulator import EmulatorServer
+from airflow_provider_astrobpm.emulator.replay import Played, Replay
+from airflow_provider_astrobpm.emulator.transcript_reader import TranscriptError, read_transcript
+from tests.emulator.conftest import CREDENTIALS, INSTANCES, TOKEN
+
+AT = datetime(2026, 11, 24, 10, 0, tzinfo=timezone.utc)
+NOW = AT + timedelta(days=10)
+HEADING = {"transcript": 1, "provider": "0.1.0", "extras": {}}
+
+
+def entry(
+    method: str,
+    target: str,
+    body: Any = None,
+    *,
+    answer: Any = None,
+    status: int = 200,
+    failure: str | None = None,
+    second: int = 0,
+    media: str = "application/json",
+    **headers: str,
+) -> dict[str, Any]:
+    request = {"method": method, "target": target, "content_type": "application/json"}
+    if body is not None:
+        request["body"] = body
+    shown = {"content-type": media, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    given = answer if isinstance(answer, dict) and "omitted" in answer else {"body": answer}
+    end = {"failure": failure} if failure else {"answer": {"status": status, "headers": shown, **given}}
+    return {"at": (AT + timedelta(seconds=second)).isoformat(), "seconds": 0.1, "request": request, **end}
+
+
+def written(path: Path, *entries: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(each) + "\n" for each in (HEADING, *entries)))
+    return path
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def replay_of(tmp_path: Path, said: list[str]) -> Any:
+    def replay_of(*entries: dict[str, Any]) -> Replay:
+        return Replay(read_transcript(written(tmp_path / "t.jsonl", *entries)), said.append)
+
+    return replay_of
+
+
+def play(replay: Replay, method: str, target: str, body: Any = None) -> Played:
+    raw = b"" if body is None else json.dumps(body).encode()
+    return replay.play(method, target, "application/json", raw, NOW)
+
+
+def answered(replay: Replay, method: str, target: str, body: Any = None) -> Any:
+    response = play(replay, method, target, body).response
+    assert response is not None
+    return json.loads(response.body)
+
+
+START = {
+    "name": "~Qbc",
+    "variables": {"~xy": "~Zz", "~ab": {"~": 7}, "$Flow.BusinessKey": "~k-1", "~no": None},
+}
+VARIABLES: dict[str, Any] = {"who": "Me", "count": 1.5, "$Flow.BusinessKey": "key-1", "null": None}
+SENT: dict[str, Any] = {"name": "Mine", "variables": VARIABLES}
+
+
+def test_stand_ins_take_the_values_that_the_client_sends(replay_of: Any) -> None:
+    row = {
+        "id": "~9X",
+        "name": "~Qbc",
+        "businessKey": "~k-1",
+        "state": "Running",
+        "title": "~Zz",
+        "x": {"~": 3},
+    }
+    replay = replay_of(entry("POST", INSTANCES, START, answer=row))
+    assert answered(replay, "POST", INSTANCES, SENT) == {
+        "id": "9X", "name": "Mine", "businessKey": "key-1", "state": "Running", "title": "Me", "x": 3
+    }  # fmt: skip
+    assert replay.summary() == ["Recorded exchanges that were used: 1 of 1. Requests that differed: 0."]
+
+
+@pytest.mark.parametrize(
+    ("shown", "value"),
+    [
+        ("~k-1", "key-1"),
+        ("~k-", "ke"),
+        ("~k-1   ", "key-1 "),
+        ("~K-1", "KEY-1"),
+        ("~other", "other"),
+        ("", ""),
+        (None, None),
+    ],
+)
+def test_keys_that_the_server_has_changed(shown: str | None, value: str | None, replay_of: Any) -> None:
+    replay = replay_of(entry("POST", INSTANCES, START, answer={"businessKey": shown}))
+    assert answered(replay, "POST", INSTANCES, SENT)["businessKey"] == value
+
+
+def test_requests_of_one_form_are_answered_in_order_and_others_in_any(replay_of: Any) -> None:
+    replay = replay_of(
+        entry("GET", f"{INSTANCES}?states=Running", answer=1),
+        entry("GET", f"{INSTANCES}?states=Broken", answer=2),
+        entry("GET", f"{INSTANCES}?states=Running", answer=3),
+    )
+    targets = [f"{INSTANCES}?states={state}" for state in ("Running", "Running", "Broken")]
+    assert [answered(replay, "GET", target) for target in targets] == [1, 3, 2]
+
+
+def test_several_instances_are_told_apart_by_what_was_shown(replay_of: Any) -> None:
+    replay = replay_of(
+        entry("GET", f"{INSTANCES}?states=Running", answer=[{"id": "~1A"}, {"id": "~2B"}]),
+        entry("GET", f"{INSTANCES}/~1A", answer=1),
+        entry("GET", f"{INSTANCES}/~2B", answer=2),
+        entry("GET", f"{INSTANCES}/~1A", answer=3),
+    )
+    answered(replay, "GET", f"{INSTANCES}?states=Running")
+    assert [answered(replay, "GET", f"{INSTANCES}/{id_}") for id_ in ("2B", "1A", "1A")] == [2, 1, 3]
+
+
+def test_a_name_that_was_only_shown_so_far_may_still_get_its_value(replay_of: Any) -> None:
+    replay = replay_of(
+        entry("GET", f"{INSTANCES}?states=Running", answer=[{"name": "~Qbc"}]),
+        entry("POST", INSTANCES, START, answer={"name": "~Qbc"}),
+    )
+    assert answered(replay, "GET", f"{INSTANCES}?states=Running") == [{"name": "Qbc"}]
+    assert answered(replay, "POST", INSTANCES, SENT) == {"name": "Mine"}
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({**SENT, "name": 7}, "body.name is a number, recorded was text"),
+        ({**SENT, "version": "1"}, "body has 1 further fields (version), recorded were 0"),
+        ({"name": "Mine"}, "body has no 'variables', which the recorded one has"),
+        ({**SENT, "variables": {**VARIABLES, "more": 1}}, "body.variables has 4 further fields (who, count, null), rec"),
+        ({**SENT, "variables": {**VARIABLES, "count": "1.5"}}, "body.variables.count is text, recorded was a number"),
+        ({**SENT, "variables": {**VARIABLES, "null": ""}}, "body.variables.null is text, recorded was null"),
+        ([], "body is a list, recorded was an object"),
+    ],
+)  # fmt: skip
+def test_a_body_that_differs_is_reported_with_its_place(
+    body: Any, why: str, replay_of: Any, said: list[str]
+) -> None:
+    replay = replay_of(entry("POST", INSTANCES, START))
+    answer = answered(replay, "POST", INSTANCES, body)
+    (message,) = replay.differences
+    assert message.startswith(f"POST {INSTANCES} differs from t.jsonl line 2 (POST {INSTANCES}): {why}")
+    assert answer["resMsg"] == f"Replay: {message}"
+    assert said == [f"Differs: {message}"]
+    assert len(replay.unused()) == 1
+
+
+def test_a_value_must_stay_the_same(replay_of: Any) -> None:
+    twice = {**START, "name": "~Other"}
+    replay = replay_of(entry("POST", INSTANCES, START, answer=1), entry("POST", INSTANCES, twice, answer=2))
+    answered(replay, "POST", INSTANCES, SENT)
+    variables = {**VARIABLES, "$Flow.BusinessKey": "key-2"}
+    answered(replay, "POST", INSTANCES, {"name": "Theirs", "variables": variables})
+    (message,) = replay.differences
+    assert message.endswith(
+        "body.variables.$Flow.BusinessKey is 'key-2', and the same stand-in '~k-1' was 'key-1' before"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "target"), [("PUT", f"{INSTANCES}/x"), ("GET", f"{INSTANCES}?states=Paused"), ("GET", "/x")]
+)
+def test_another_request_is_reported_with_the_next_expected_one(
+    method: str, target: str, replay_of: Any
+) -> None:
+    replay = replay_of(entry("GET", f"{INSTANCES}?states=Running"), entry("POST", INSTANCES, START))
+    answered(replay, method, target)
+    assert replay.differences == [
+        f"{method} {target} came, and expected was t.jsonl line 2 (GET {INSTANCES}?states=Running)"
+    ]
+    assert replay.summary() == [
+        "Recorded exchanges that were used: 0 of 2. Requests that differed: 1.",
+        f"The first that was not used: t.jsonl line 2 (GET {INSTANCES}?states=Running)",
+    ]
+
+
+def test_a_request_too_many_is_reported(replay_of: Any) -> None:
+    replay = replay_of(entry("GET", INSTANCES, answer=1))
+    assert answered(replay, "GET", INSTANCES) == 1
+    answered(replay, "GET", INSTANCES)
+    assert replay.differences == [f"GET {INSTANCES} came after all recorded exchanges were used"]
+    replay.rewind()
+    assert answered(replay, "GET", INSTANCES) == 1
+    assert replay.differences == []
+
+
+def test_tokens_that_were_not_recorded_are_issued(replay_of: Any) -> None:
+    replay = replay_of(entry("GET", INSTANCES, answer=1))
+    assert answered(replay, "POST", TOKEN)["access_token"] == "replay-token-1"
+    assert answered(replay, "POST", "/u-route/baas/sys/v1.0/csrf/get")["result"] == "replay-token-2"
+    assert replay.differences == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        ("2026-11-24 09:59:00", "2026-12-04 09:59:00"),
+        (" 2026/11/24 18:00:00", " 2026/12/04 18:00:00"),
+        ("0001-01-01 00:00:00", "0001-01-01 00:00:00"),
+        ("2026-13-24 10:00:00", "2026-13-24 10:00:00"),
+        ("-", "-"),
+    ],
+)
+def test_timestamps_are_as_long_ago_as_they_were(recorded: str, shown: str, replay_of: Any) -> None:
+    replay = replay_of(
+        entry("GET", INSTANCES, answer={"startTime": recorded}),
+        entry("GET", INSTANCES, answer={"startTime": recorded}, second=60),
+    )
+    assert [answered(replay, "GET", INSTANCES)["startTime"] for _ in range(2)] == [shown, shown]
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"), [("html", b"<html>"), ("broken JSON", b"{"), ("text", b"a"), ("blank", b" ")]
+)
+def test_what_was_no_json_has_its_form_and_length(form: str, begins: bytes, replay_of: Any) -> None:
+    omitted = {"omitted": {"form": form, "bytes": 3000}}
+    replay = replay_of(
+        entry("GET", INSTANCES, answer=omitted, status=502, media="text/html; charset=utf-8", retry_after="7")
+    )
+    response = play(replay, "GET", INSTANCES).response
+    assert response is not None
+    assert (response.status, response.content_type) == (502, "text/html; charset=utf-8")
+    assert (response.headers, len(response.body)) == ({"Retry-After": "7"}, 3000)
+    assert response.body.startswith(begins)
+    with pytest.raises(ValueError):  # noqa: PT011 - any error of the parser
+        json.loads(response.body)
+
+
+@pytest.mark.parametrize(
+    ("failure", "keeps_open"), [("connection_lost", False), ("no_answer", True), ("given_up", True)]
+)
+def test_failures(failure: str, keeps_open: bool, replay_of: Any) -> None:
+    assert play(replay_of(entry("GET", INSTANCES, failure=failure)), "GET", INSTANCES) == Played(
+        None, keeps_open
+    )
+
+
+def test_requests_that_were_not_sent_are_skipped_and_named(replay_of: Any) -> None:
+    replay = replay_of(entry("GET", INSTANCES, failure="not_sent"), entry("GET", INSTANCES, answer=1))
+    assert answered(replay, "GET", INSTANCES) == 1
+    assert replay.summary() == [
+        "Recorded exchanges that were used: 1 of 1. Requests that differed: 0.",
+        f"Requests that did not reach the server, which a replay cannot repeat: 1, the first is t.jsonl line 2 (GET {INSTANCES})",
+    ]
+
+
+def test_files_of_a_folder_are_read_in_the_order_of_time(tmp_path: Path) -> None:
+    written(tmp_path / "b.jsonl", entry("GET", "/1"), entry("GET", "/3", second=3))
+    written(tmp_path / "a.jsonl", entry("GET", "/2", second=2))
+    assert [each.target for each in read_transcript(tmp_path)] == ["/1", "/2", "/3"]
+
+
+def test_the_cut_last_line_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", entry("GET", "/1"))
+    path.write_text(path.read_text() + '{"dropped":3}\n{"at":"2026-11')
+    assert [each.target for each in read_transcript(path)] == ["/1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no recorded exchange"),
+        ('{"signed_in": true}\n', "t.jsonl line 1 is not an entry of a transcript"),
+        ("nonsense\n", "t.jsonl line 1 is not an entry of a transcript"),
+        ('{"transcript": 99}\n', "t.jsonl line 1: another version of the provider has written it"),
+        ('{"transcript": 1}\n', "has no recorded exchange"),
+        ('{"transcript": 1}\n{"request": {}}\n{}\n', "t.jsonl line 2 is not an entry of a transcript"),
+        ("\xff", "is not a transcript: it is not UTF-8"),
+    ],
+)
+def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(TranscriptError, match=message):
+        read_transcript(path)
+    with pytest.raises(TranscriptError, match="cannot be read: No such file"):
+        read_transcript(tmp_path / "nowhere.jsonl")
+
+
+def test_the_command_line_replays_and_reports(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "t.jsonl", entry("GET", f"/x{INSTANCES}", answer=1), entry("GET", INSTANCES, answer=2)
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "airflow_provider_astrobpm.emulator",
+        "--replay",
+        str(path),
+        "--base-path",
+        "/p",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip().removeprefix("Astro Zero emulator: ")
+        headers = {"content-type": "application/json"}
+        assert requests.post(f"{url}{TOKEN}", data=CREDENTIALS, timeout=10).status_code == 200
+        assert requests.get(f"{url}{INSTANCES}", headers=headers, timeout=10).json() == 2
+        refused = requests.get(f"{url}/other", headers=headers, timeout=10)
+        assert refused.status_code == 400
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=10)[1].splitlines()
+    assert errors == [
+        f"Differs: GET /other came, and expected was t.jsonl line 2 (GET /x{INSTANCES})",
+        "Recorded exchanges that were used: 1 of 2. Requests that differed: 1.",
+        f"The first that was not used: t.jsonl line 2 (GET /x{INSTANCES})",
+    ]
+
+
+def test_a_reset_ends_a_replay(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", entry("GET", "/1", answer=1))
+    with EmulatorServer() as server:
+        server.replay(path)
+        headers = {"content-type": "application/json"}
+        assert requests.get(f"{server.url}/1", headers=headers, timeout=10).json() == 1
+        server.control.reset()
+        assert requests.get(f"{server.url}/1", headers=headers, timeout=10).status_code == 404
