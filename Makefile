@@ -13,6 +13,7 @@ HISTORIES ?= 100000
 COMBINATIONS ?= 200
 SOAK_MINUTES ?= 30
 FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 0
 FUZZ ?=
 BASE ?= HEAD
 MUTANTS ?=
@@ -136,8 +137,8 @@ mutation: $(QUALITY_STAMP)  ## Change the code that decides, see whether its tes
 	@$(BIN)/mutmut run $(MUTANTS)
 	@$(BIN)/python scripts/mutation_scores.py --write
 
-fuzz: $(FUZZ_STAMP)  ## Fuzz everything that decodes, 10 minutes a target (FUZZ_SECONDS=60 for a minute, FUZZ="event --keep" for one target)
-	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+fuzz: $(FUZZ_STAMP)  ## Fuzz everything that decodes, 10 minutes a target (FUZZ_SECONDS=60 for a minute, FUZZ_SEED=1 for the same inputs each time, FUZZ="event --keep" for one target)
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) $(FUZZ)
 
 docs: $(DOCS_STAMP)  ## Build the documentation into build/docs
 	@$(BIN)/sphinx-build -q -W --keep-going -n -E docs build/docs

@@ -13,12 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from testing_page import PACKAGE, ROOT, setting, table, write
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from testing_page import PACKAGE, decisions_of, module_of, setting, table, write
 
 PACKAGE_FLOOR = 95.0  # per cent of the branches
 COLUMNS = ("part", "lines", "not run", "branches", "not taken", "branch coverage")
@@ -44,20 +39,13 @@ def row_of(part: str, files: dict[str, Any]) -> tuple[str, ...]:
     return (part, *(f"{number:,}" for number in sums), f"{int(10 * share_of(sums)) / 10:.1f} %")
 
 
-def decisions_of(pyproject: Path = ROOT / "pyproject.toml") -> list[str]:
-    """Return the paths of the modules that decide."""
-    listed: list[str] = tomllib.loads(pyproject.read_text(encoding="utf-8"))["tool"]["mutmut"]["only_mutate"]
-    return listed
-
-
 def by_part(files: dict[str, Any], decisions: list[str]) -> dict[str, dict[str, Any]]:
     """Return the files of the modules that decide, of each room, and of the package."""
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for path, one in sorted(files.items()):
-        name = path.removeprefix(f"{PACKAGE}/").removesuffix(".py").replace("/", ".")
         if path in decisions:
             found["the modules that decide"][path] = one
-        found[f"`{name.split('.')[0]}`"][path] = one
+        found[f"`{module_of(path).split('.')[0]}`"][path] = one
     return {**found, "the package": files}
 
 

@@ -1,6 +1,7 @@
 """Read what ``mutmut run`` found, and write ``docs/testing.md``; ``python scripts/mutation_scores.py``.
 
-The exit code is 1 if a mutant survived for which ``scripts/survivors.yaml`` gives no reason, or if a reason there is outdated.
+The exit code is 1 if no test notices a mutant for which ``scripts/survivors.yaml`` gives no reason, or if a reason there is
+outdated. A mutant that only writes a sentence in another way needs no reason.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from testing_page import (
     PACKAGE,
     SCORE_COLUMNS,
     SURVIVED,
+    UNNOTICED,
+    WORDING,
     Result,
+    is_wording,
     outdated_reasons,
     score_rows,
     table,
@@ -54,7 +58,9 @@ def result_of(name: str, code: int, path: Path) -> Result:
     module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
     outcome = "suspicious" if code == INTERNAL_ERROR else status_by_exit_code[code]
     function = name.rpartition(".")[2].rpartition("__mutmut_")[0].removeprefix("x_").removeprefix("xǁ")
-    text = change_of(get_diff_for_mutant(name, path=path)) if outcome == SURVIVED else ""
+    text = change_of(get_diff_for_mutant(name, path=path)) if outcome in UNNOTICED else ""
+    if outcome == SURVIVED and is_wording(text):
+        outcome = WORDING
     return Result(module, function.replace("ǁ", "."), text, outcome)
 
 

@@ -51,6 +51,15 @@ from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 # The duration of an example depends more on the machine than on the code.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
+# For each of thousands of mutants: see [tool.mutmut] in pyproject.toml.
+hypothesis.settings.register_profile(
+    "mutants",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    max_examples=20,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 
 pytest_plugins = [
     "pytester",

@@ -65,10 +65,11 @@ class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
         :param unfinished: whether clearing the task resumes the batch.
         :param met: the launches that have met a condition that may cease to hold.
         """
-        bits = sum(1 << number for number in self.satisfied_launches().union(met))
+        marked = self.satisfied_launches().union(met)
         # A mark that would be too long is left out. Those launches are then judged by their state at that time.
-        marked = f"{bits:x}" if 0 < bits.bit_length() < MAX_SATISFIED_LAUNCHES else None
-        return msgspec.structs.replace(self, unfinished=unfinished, met=marked)
+        fits = 0 < max(marked, default=0) < MAX_SATISFIED_LAUNCHES
+        digits = f"{sum(1 << number for number in marked):x}" if fits else None
+        return msgspec.structs.replace(self, unfinished=unfinished, met=digits)
 
     def satisfied_launches(self) -> frozenset[int]:
         """Return the launches that have met the condition."""

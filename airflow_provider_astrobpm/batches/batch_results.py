@@ -69,7 +69,7 @@ class LaunchResult(NamedTuple):
 
     def as_dict(self, *, url: str | None, timezone: tzinfo | None) -> dict[str, Any]:
         """Return the launch as a result row: the fields of ``RESULT_COLUMNS``, and the variables if they are known."""
-        seen: dict[str, Any] = self.instance.as_dict(url=url, timezone=timezone) if self.instance else {}
+        seen: dict[str, Any] = self.instance.as_dict(timezone=timezone) if self.instance else {}
         author_fields = self.author_fields or AuthorFields(self.number)
         own = {
             "number": self.number,

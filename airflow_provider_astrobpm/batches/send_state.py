@@ -115,7 +115,7 @@ class SendState:
             are_too_many = self._doubts_in_a_row >= max(self.max_concurrency, MIN_DOUBTS_TO_STOP)
             if self.stopped_by is None and are_too_many:
                 self.stopped_by, self._is_stopped_by_doubt = error, True
-        elif resend_policy.may_resend(error, resend_if_in_doubt=False):
+        elif resend_policy.may_resend(error):  # not a start in doubt
             return self._pause(error, sent_at, now)
         else:
             self.stop(error)

@@ -40,7 +40,7 @@ class KeyForm(NamedTuple):
             key = _in_case(sent.strip(), case)
             if core.endswith(key):
                 return cls(core[: -len(key)], case)
-            for kept in range(len(key) - 1, min(MIN_SUFFIX_CHARS, len(key)) - 1, -1):
+            for kept in range(len(key) - 1, MIN_SUFFIX_CHARS - 1, -1):
                 if core.endswith(key[:kept]):
                     return cls(core[:-kept], case, len(core))
         return None
@@ -90,12 +90,11 @@ class KeyForms:
             return False
         if folded in self._cut_off or self._has(folded):
             return True
-        if any(self._has(folded[-length:]) for length in self._lengths if length < len(folded)):
+        if any(self._has(folded[-length:]) for length in self._lengths):
             return True
-        begins = range(len(folded) - SHORTEST_CUT + 1)
         return any(
             folded[at : at + SHORTEST_CUT] in self._heads and self._has_beginning(folded[at:])
-            for at in begins
+            for at in range(len(folded))
         )
 
     def _has_beginning(self, folded: str) -> bool:

@@ -17,7 +17,7 @@ import random
 import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tenacity
 
@@ -100,14 +100,13 @@ def resending(
     """
     has_reached = may_have_been_processed = False
 
-    def is_resent(error: BaseException) -> bool:
+    def is_resent(error: Any) -> bool:  # a CallError: no other error is caught below
         nonlocal has_reached, may_have_been_processed
-        if isinstance(error, CallError):
-            error.earlier_attempt_sent = error.earlier_attempt_sent or has_reached
-            error.earlier_attempt_in_doubt = may_have_been_processed
-            has_reached = has_reached or not error.never_reached
-            may_have_been_processed = error.may_have_been_processed
-            error.never_reached = not has_reached
+        error.earlier_attempt_sent = error.earlier_attempt_sent or has_reached
+        error.earlier_attempt_in_doubt = may_have_been_processed
+        has_reached = has_reached or not error.never_reached
+        may_have_been_processed = error.may_have_been_processed
+        error.never_reached = not has_reached
         return may_resend(
             error,
             resend_if_in_doubt=operation.resend_if_in_doubt,
@@ -142,9 +141,12 @@ def resending(
             state.prepare_for_next_attempt()
             yield Sleep(step)
         else:
-            return cast("T", step)
+            result: T = step
+            return result
 
 
 def _error_of(state: tenacity.RetryCallState) -> CallError:
     """Return the error of the attempt that has just failed."""
-    return cast("CallError", state.outcome.exception() if state.outcome else None)
+    outcome: Any = state.outcome
+    error: CallError = outcome.exception()
+    return error

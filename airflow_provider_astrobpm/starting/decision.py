@@ -115,10 +115,7 @@ class StartRequest(TryRequest[StartRecord]):
 
         The record of an adopted instance belongs to a later generation than the instance's key.
         """
-        if self.known(record).matches(instance):
-            return True
-        key = instance.business_key
-        return self.identity.read(key) is not None or self.identity.resembles(key)
+        return self.known(record).matches(instance) or self.identity.resembles(instance.business_key)
 
 
 def is_enough(request: StartRequest, record: StartRecord | None, matches: KeyMatches) -> bool:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextvars import ContextVar
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.utils.state import TaskInstanceState
 
 from airflow_provider_astrobpm._airflow import user_action
@@ -151,3 +156,82 @@ def test_a_trigger_reads_again_until_it_is_decided(
     assert asked == [TASK] * reads
     assert len(pauses) == reads - 1
     assert all(2 <= pause <= 2.5 for pause in pauses)
+
+
+@pytest.mark.parametrize(("index", "known"), [(None, -1), (-1, -1), (0, 0), (7, 7)])
+def test_a_task_instance_is_known_by_its_run_and_map_index(index: int | None, known: int) -> None:
+    task = TaskInstanceRef.of(
+        SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=index, region_id=None)
+    )
+    assert task == TaskInstanceRef("dag", "run", "task", known)
+    assert task.trigger_arguments == {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": known}
+
+
+@pytest.mark.parametrize(
+    ("index", "answer", "state"),
+    [
+        (-1, {"run": {"task": "running"}}, "running"),
+        (-1, {"run": {"task": None}}, None),
+        (-1, {"run": {}}, None),
+        (-1, {}, None),
+        (0, {"run": {"task": "failed", "task_0": "running"}}, "running"),
+        (12, {"run": {"task_12": "queued"}, "another": {"task_12": "failed"}}, "queued"),
+    ],
+)
+def test_reads_the_state_of_one_task_instance(
+    index: int, answer: dict[str, Any], state: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def states(**arguments: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return answer
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
+    task = TaskInstanceRef("dag", "run", "task", index)
+    assert user_action.task_state(task) == state
+    assert user_action.state_on_worker(task) == state
+    assert asked == [{"dag_id": "dag", "task_ids": ["task"], "run_ids": ["run"], "map_index": index}] * 2
+
+
+class TestReadAhead:
+    """The first read of a process takes seconds, so it is done in advance, outside of any trigger."""
+
+    @pytest.fixture(autouse=True)
+    def _forget(self) -> Iterator[None]:
+        user_action._WARM_UPS.clear()
+        yield
+        user_action._WARM_UPS.clear()
+
+    def reads(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> list[Any]:
+        """Read ahead for two tasks, and return what was read, each with the trigger that it was read for."""
+        trigger: ContextVar[str | None] = ContextVar("trigger", default=None)
+        found: list[Any] = []
+
+        def read(task: TaskInstanceRef) -> str:
+            found.append((task, trigger.get()))
+            if error:
+                raise error
+            return "deferred"
+
+        async def both() -> None:
+            trigger.set("one of them")
+            user_action.warm_up(TASK)
+            user_action.warm_up(TaskInstanceRef("another", "run", "task", -1))
+            await asyncio.gather(*user_action._WARM_UPS)
+
+        monkeypatch.setattr(user_action, "task_state", read)
+        asyncio.run(both())
+        return found
+
+    def test_reads_once_and_for_no_trigger(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.reads(monkeypatch) == [(TASK, None)]
+
+    def test_a_failure_is_only_noted(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG, user_action.log.name):
+            assert self.reads(monkeypatch, OSError("no route")) == [(TASK, None)]
+        assert [
+            (one.levelno, one.getMessage()) for one in caplog.records if one.name == user_action.log.name
+        ] == [(logging.DEBUG, "Could not read a task instance in advance: OSError")]

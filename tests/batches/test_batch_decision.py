@@ -17,15 +17,23 @@ from airflow_provider_astrobpm.batches.batch_input import Launch
 from airflow_provider_astrobpm.batches.batch_record import (
     MAX_LAUNCHES_WITH_CUSTOM_KEYS,
     MAX_SATISFIED_LAUNCHES,
+    SIGNATURE_LENGTH,
     BatchRecord,
     BatchRequest,
+    is_recorded_instance,
 )
 from airflow_provider_astrobpm.client.errors import AmbiguousStartError, BatchChangedError
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import KeyForm
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
-from airflow_provider_astrobpm.starting.decision_table import MAX_PREEXISTING_IDS, AdoptInstance
+from airflow_provider_astrobpm.starting.decision_table import (
+    MAX_PREEXISTING_IDS,
+    AdoptInstance,
+    generation_doubt,
+    start_time_doubt,
+)
+from airflow_provider_astrobpm.starting.lost_start import describe_instances
 from airflow_provider_astrobpm.starting.try_request import LookupMethod, choose_lookup, lookup_delay
 
 TASK = TaskIdentity("dag", "run", "task")
@@ -227,6 +235,72 @@ class TestDecide:
             ([old, recent], StartLaunch(FIRST, key)),
         ):
             assert BatchDecider(asked_for, record, matches_of(asked_for, found)).decide(FIRST) == ends
+
+    @pytest.mark.parametrize("state", [OPEN, GOOD])
+    def test_a_first_try_of_a_generation_knows_that_its_keys_are_those_of_a_deleted_run(
+        self, state: str, make: Make
+    ) -> None:
+        """No process of this generation can have run before, so nothing carries its keys but what a deleted run left."""
+        asked_for = batch_request(generation=2, try_number=2)
+        found = BatchDecider(
+            asked_for, None, matches_of(asked_for, [make("8", state, business_key=key_of(FIRST))])
+        )
+        assert found.decide(FIRST) == StartLaunch(FIRST, key_of(FIRST))
+        assert found.superseded() == []
+        begun = BatchRecord(generation=2, intent_of=2)
+        crashed = batch_request(generation=2, try_number=3)
+        sent_none = BatchDecider(
+            crashed, begun, matches_of(crashed, [make("8", state, business_key=key_of(FIRST))])
+        )
+        assert sent_none.decide(FIRST) == StartLaunch(FIRST, key_of(FIRST))
+        retry = batch_request(generation=2, try_number=3)
+        again = BatchDecider(retry, None, matches_of(retry, [make("8", state, business_key=key_of(FIRST))]))
+        assert isinstance(again.decide(FIRST), AdoptInstance)
+
+    @pytest.mark.parametrize(
+        ("record", "fields", "state", "is_changed"),
+        [
+            (BatchRecord(generation=2, posted_at=1.0, goes_on_from=1), {}, OPEN, True),
+            (BatchRecord(generation=2, posted_at=1.0, goes_on_from=1), {}, BAD, False),
+            (BatchRecord(generation=2, goes_on_from=1), {}, OPEN, False),
+            (BatchRecord(generation=1, posted_at=1.0, unfinished=True), {}, OPEN, False),
+            (None, {"generation_is_certain": False}, OPEN, True),
+        ],
+        ids=["resumed", "resumed, and ended", "nothing sent yet", "to be resumed", "an uncertain generation"],
+    )
+    def test_in_a_resumed_batch_no_other_launch_is_open_in_a_launchs_place(
+        self, record: BatchRecord | None, fields: dict[str, Any], state: str, is_changed: bool, decider: Any
+    ) -> None:
+        other = Launch(1, NAME, variables={"n": "other"})
+        found = decider((state, key_of(other, 1)), record=record, **fields)
+        if is_changed:
+            with pytest.raises(BatchChangedError, match="launch 1 differs from the launch that started"):
+                found.decide(FIRST)
+        else:
+            assert isinstance(found.decide(FIRST), StartLaunch)
+        assert isinstance(found.decide(SECOND), StartLaunch)
+
+    @pytest.mark.parametrize("unfinished", [True, False], ids=["to be resumed", "finished"])
+    def test_an_older_open_instance_without_a_credible_start_time_is_in_doubt(
+        self, unfinished: bool, make: Make
+    ) -> None:
+        """It may be one of a deleted run, whichever launch has started it."""
+        asked_for = batch_request(since=BEGUN)
+        key = key_of(Launch(1, NAME), 1)
+        odd = make("8", OPEN, business_key=key, start_time="1970-01-01 08:00:00")
+        record = BatchRecord(generation=1, posted_at=BEGUN, unfinished=unfinished)
+        with pytest.raises(AmbiguousStartError) as refused:
+            BatchDecider(asked_for, record, matches_of(asked_for, [odd])).decide(FIRST)
+        assert start_time_doubt(odd) in refused.value.problem
+        assert refused.value.business_key == key
+
+    def test_a_succeeded_instance_of_an_uncertain_generation_is_named(self, make: Make) -> None:
+        asked_for = batch_request(generation_is_certain=False)
+        good = make("8", GOOD, business_key=key_of(FIRST, 1))
+        with pytest.raises(AmbiguousStartError) as refused:
+            BatchDecider(asked_for, None, matches_of(asked_for, [good])).decide(FIRST)
+        assert generation_doubt(good) in refused.value.problem
+        assert refused.value.business_key == key_of(FIRST)
 
     def test_refuses_if_the_lists_may_hide_an_instance(self, make: Make) -> None:
         asked_for = batch_request()
@@ -455,7 +529,70 @@ class TestCustomKeys:
         _, decision = self.decide(record, make("8", name="Other", business_key="mine"))
         assert decision == StartLaunch(KEYED, "mine")
 
+    def test_nothing_is_known_of_the_preexisting_instances_if_lists_may_be_cut_off(self, make: Make) -> None:
+        first = batch_request(own_keys={1: "mine"}, generation=1, try_number=1, since=BEGUN)
+        for is_cut, known in ((False, ("8",)), (True, None)):
+            matches = matches_of(first, [make("8", business_key="mine")])
+            if is_cut:
+                matches.truncated_lists["Running"] = [make("8", business_key="mine")], True
+            decider = BatchDecider(first, None, matches)
+            decider.decide(KEYED)
+            assert decider.preexisting_ids == known
+
+    def test_recognises_a_key_in_the_form_of_the_endpoint(self, make: Make) -> None:
+        own, form = make("8", business_key="MINE"), KeyForm(case="upper")
+        record = self.known(own)
+        matches = self.ORDER.new_matches(form, lambda: NOW)
+        matches.add_list([own])
+        assert BatchDecider(self.ORDER, record, matches, form=form).decide(KEYED) == adoption(own)
+        unknown_form = matches_of(self.ORDER, [own])
+        assert unknown_form.instances == {}
+        with pytest.raises(AmbiguousStartError, match="'MINE', which may be the sent key, changed"):
+            BatchDecider(self.ORDER, record, unknown_form).decide(KEYED)
+
+    def test_a_collector_keeps_what_the_batch_may_be_about(self) -> None:
+        asked = batch_request(own_keys={1: "order-4711"})
+        matches = asked.new_matches(None, lambda: NOW)
+        for key in ("ORDER-4711", f"T01-{key_of(FIRST)[:40]}"):
+            assert matches.resembles(key)
+        for key in ("order-4712", "", TaskIdentity("dag", "run", "another").key(2)):
+            assert not matches.resembles(key)
+
+    def test_starts_if_no_try_of_this_generation_has_sent_a_start(self, make: Make) -> None:
+        begun = BatchRecord(generation=2, intent_of=2)
+        assert self.decide(begun, make("8", business_key="mine"))[1] == StartLaunch(KEYED, "mine")
+
+    def test_refuses_if_the_start_time_of_the_only_new_instance_is_unclear(self, make: Make) -> None:
+        record = BatchRecord(generation=2, posted_at=BEGUN, strangers=())
+        odd = make("8", business_key="mine", start_time="1970-01-01 08:00:00")
+        with pytest.raises(AmbiguousStartError) as refused:
+            self.decide(record, odd)
+        assert refused.value.problem == (
+            "it is unknown whether an earlier try started one of these for launch 1, because others may use their key: "
+            f"{describe_instances([odd])}"
+        )
+        assert refused.value.business_key == "mine"
+
+    def test_each_launch_recognises_its_own_instance_only(self, make: Make) -> None:
+        keys = {1: "mine", 3: "theirs"}
+        several = batch_request(own_keys=keys)
+        first, third = make("8", business_key="mine"), make("9", business_key="theirs")
+        record = BatchRecord(
+            generation=2, own=several.instance_signatures({1: first, 2: make("7"), 3: third})
+        )
+        assert len(record.own or "") == 3 * SIGNATURE_LENGTH
+        for number in (1, 2, 3):
+            for instance in (first, third):
+                found = is_recorded_instance(record, number, keys.get(number, "mine"), instance)
+                assert found is ((number, instance.id) in {(1, "8"), (3, "9")})
+        assert not is_recorded_instance(BatchRecord(generation=2), 1, "mine", first)
+
+    def test_without_custom_keys_nothing_is_recorded_of_them(self, make: Make) -> None:
+        plain = batch_request()
+        assert (plain.keys_signature(), plain.instance_signatures({1: make("8")})) == (None, None)
+
     def test_refuses_too_many_launches(self) -> None:
+        assert batch_request(own_keys={MAX_LAUNCHES_WITH_CUSTOM_KEYS: "k"}).searches_always
         with pytest.raises(ValueError, match=f"may have at most {MAX_LAUNCHES_WITH_CUSTOM_KEYS} launches"):
             batch_request(own_keys={MAX_LAUNCHES_WITH_CUSTOM_KEYS + 1: "k"})
 
@@ -476,9 +613,22 @@ def test_a_record_always_fits_into_airflow(make: Make) -> None:
     assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
     record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, 2 * MAX_SATISFIED_LAUNCHES, 2))
     assert record.met is None
-    record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, MAX_SATISFIED_LAUNCHES - 1, 2))
-    assert record.satisfied_launches() == set(range(1, MAX_SATISFIED_LAUNCHES - 1, 2))
+    record = BatchRecord(generation=1).failed(unfinished=True, met=range(1, MAX_SATISFIED_LAUNCHES, 2))
+    assert record.satisfied_launches() == set(range(1, MAX_SATISFIED_LAUNCHES, 2))
+    assert msgspec.convert(msgspec.to_builtins(record), BatchRecord) == record
+    assert BatchRecord(generation=1).failed(unfinished=True, met=[MAX_SATISFIED_LAUNCHES]).met is None
     assert len(json.dumps(msgspec.to_builtins(record))) < 65_000
+
+
+def test_the_launches_that_have_met_the_condition_are_kept_from_try_to_try() -> None:
+    first = BatchRecord(generation=1, unfinished=True).failed(unfinished=False, met=[1, 5])
+    assert first.satisfied_launches() == {1, 5}
+    assert not first.unfinished
+    second = first.failed(unfinished=True, met=[2])
+    assert second.satisfied_launches() == {1, 2, 5}
+    assert second.unfinished
+    assert second.failed(unfinished=True).satisfied_launches() == {1, 2, 5}
+    assert BatchRecord(generation=1).failed(unfinished=True).met is None
 
 
 @given(

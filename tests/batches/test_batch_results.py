@@ -57,7 +57,9 @@ def test_each_launch_has_one_outcome(make: Make) -> None:
 
 def test_without_a_wait_launches_are_only_started(make: Make) -> None:
     result = build_result(["1", None], {2: "no"}, None, {"1": make("1", state="Broken")})
-    assert [end.outcome for end in result] == ["refused", "started"]
+    assert [(end.number, end.outcome) for end in result] == [(2, "refused"), (1, "started")]
+    assert result.numbers("started") == [1]
+    assert result.numbers("failed") == []
 
 
 def ends(**counts: int) -> list[LaunchResult]:
@@ -96,6 +98,8 @@ def test_the_error_names_each_reason_once_with_the_first_launches() -> None:
         "2 of 10 launches failed, and at most 1 may ('max_failures'): launch 10 (instance 'id-10'): reason 10; "
         "launch 9 (instance 'id-9'): reason 9."
     )
+    bare = BatchResult([LaunchResult(1, "refused")]).failure(0)
+    assert str(bare).endswith("may ('max_failures'): launch 1: .")
     alike = BatchResult(LaunchResult(n, "refused", "no such BPM.") for n in range(1, 10_001)).failure(0.5)
     assert str(alike) == (
         "10000 of 10000 launches failed, and at most 0.5 may ('max_failures'): "
@@ -143,6 +147,16 @@ def test_a_result_row_has_plain_values(make: Make) -> None:
         "outcome": "refused",
         "reason": "no such BPM",
     }
+
+
+def test_a_launch_whose_instance_was_never_seen_has_its_link() -> None:
+    row = LaunchResult(3, "succeeded", None, "7").as_dict(url="https://x/7", timezone=None)
+    assert (row["instance_id"], row["state"], row["url"]) == ("7", None, "https://x/7")
+
+
+def test_the_variables_have_a_column_only_if_they_are_asked_for() -> None:
+    assert result_columns(with_variables=False) == RESULT_COLUMNS
+    assert result_columns(with_variables=True) == (*RESULT_COLUMNS, "variables")
 
 
 def test_a_result_row_repeats_the_fields_of_the_author(make: Make) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.starting.lost_start import Recovery
 
 NOW = 1000.0
-FIRST, SECOND = Launch(1, "Approval"), Launch(2, "Approval", business_key="mine")
+FIRST, SECOND = Launch(1, "Approval", id="order 1"), Launch(2, "Approval", business_key="mine")
 INSTANCE = BpmInstance(id="7", name="Approval", state="Running")
 
 
@@ -49,6 +49,7 @@ def fail(state: SendState, error: CallError, at: float = NOW, launch: Launch = F
         (throttled(""), 1.0, False, {}),
         (throttled("7"), 7.0, False, {}),
         (throttled("604"), 30.0, False, {}),
+        (throttled("Thu, 01 Jan 1970 00:16:47 GMT"), 7.0, False, {}),
         (RefusedError("x"), None, False, {"refused": 1}),
         (AuthenticationError("x"), None, True, {}),
         (TlsError("x"), None, True, {}),
@@ -70,23 +71,37 @@ def test_decides_by_the_failure_of_a_start(
         **counted,
     }
     assert state.under_way == 0
-    assert state.has_reached_server is not isinstance(error, NotSentError)
+    assert state.has_reached_server is (not isinstance(error, NotSentError))
+    assert state.refused == ({1: error} if "refused" in counted else {})
+
+
+def test_counts_the_starts_under_way() -> None:
+    state = state_of(max_concurrency=9)
+    for _ in range(3):
+        state.sending(NOW)
+    state.succeeded(FIRST, INSTANCE)
+    assert (state.under_way, state.has_reached_server, state.instances) == (2, True, {1: INSTANCE})
+    state.failed(SECOND, "key-2", ServerError("x"), sent_at=NOW, now=NOW)
+    assert state.under_way == 1
 
 
 def test_pauses_are_longer_each_time_and_stop_the_batch_at_last() -> None:
     state = state_of()
     pauses: list[float | None] = []
-    while state.stopped_by is None:
-        pauses.append(fail(state, throttled(""), at=NOW + 100 * len(pauses)))
+    for number in range(3):
+        assert state.stopped_by is None
+        pauses.append(fail(state, throttled(""), at=NOW + 100 * number))
     assert pauses == [1.0, 2.0, None]
+    assert isinstance(state.stopped_by, ThrottledError)
 
 
 def test_starts_sent_before_a_pause_do_not_count() -> None:
     state = state_of()
     assert fail(state, throttled(""), at=NOW) == 1.0
-    assert [state.failed(FIRST, "key-1", throttled(""), sent_at=NOW - 1, now=NOW) for _ in range(9)] == [
-        0.0
-    ] * 9
+    for sent_at in (NOW - 1, NOW):
+        assert [state.failed(FIRST, "key-1", throttled(""), sent_at=sent_at, now=NOW) for _ in range(9)] == [
+            0.0
+        ] * 9
     assert state.stopped_by is None
 
 
@@ -100,13 +115,24 @@ def test_an_answer_ends_the_series_of_failures() -> None:
     assert state.stopped_by is None
 
 
+def test_after_an_answer_failures_are_counted_from_the_first() -> None:
+    state = state_of()
+    for begun in (NOW, NOW + 1000):
+        assert [fail(state, throttled(""), at=begun + 100 * number) for number in (1, 2)] == [1.0, 2.0]
+        for _ in range(MIN_DOUBTS_TO_STOP - 1):
+            fail(state, ServerError("x"))
+        assert state.stopped_by is None
+        state.sending(NOW)
+        state.succeeded(SECOND, INSTANCE)
+
+
 @pytest.mark.parametrize(("max_concurrency", "most"), [(1, MIN_DOUBTS_TO_STOP), (9, 9)])
 def test_stops_after_many_lost_answers(max_concurrency: int, most: int) -> None:
-    state, sent = state_of(max_concurrency=max_concurrency), 0
-    while state.stopped_by is None:
+    state = state_of(max_concurrency=max_concurrency)
+    for _ in range(most):
+        assert state.stopped_by is None
         fail(state, ServerError("x"))
-        sent += 1
-    assert sent == most
+    assert isinstance(state.stopped_by, ServerError)
 
 
 @pytest.mark.parametrize("is_input_over", [True, False])
@@ -119,7 +145,28 @@ def test_lost_answers_are_forgotten_if_all_instances_were_found(is_input_over: b
     if is_input_over:
         assert ending is None
     else:
+        assert ending is state.stopped_by
         assert "2 launches: 1 started (1 of them found" in str(ending)
+        assert "the lost answers are launch 1 (id 'order 1', instance '7'): the server failed" in str(ending)
+
+
+def test_a_refused_launch_needs_no_instance_for_lost_answers_to_be_forgotten() -> None:
+    state = state_of(taken=2)
+    fail(state, RefusedError("x"), launch=SECOND)
+    for _ in range(MIN_DOUBTS_TO_STOP):
+        fail(state, ServerError("the server failed"))
+    state.recovered(Recovery({"key-1": INSTANCE}, {}))
+    assert state.ending(is_input_over=lambda: True) is None
+
+
+def test_another_failure_is_not_blamed_on_lost_answers() -> None:
+    state, reason = state_of(taken=2), AuthenticationError("the secret is wrong")
+    fail(state, ServerError("the server failed"))
+    fail(state, reason, launch=SECOND)
+    state.recovered(Recovery({"key-1": INSTANCE}, {}))
+    assert state.ending(is_input_over=lambda: True) is reason
+    assert reason.problem.startswith("the secret is wrong; of 2 launches: 1 started (1 of them found")
+    assert "lost answers are" not in reason.problem
 
 
 def test_any_other_reason_to_stop_says_more_than_lost_answers() -> None:
@@ -136,7 +183,7 @@ def test_names_the_starts_in_doubt() -> None:
     state = state_of()
     fail(state, ServerError("the server failed"))
     error = state.recovered(Recovery({}, {"key-1": "no instance shows its business key"}))
-    assert "1 in doubt, 1 not sent; in doubt are launch 1 (business key 'key-1')" in str(error)
+    assert "1 in doubt, 1 not sent; in doubt are launch 1 (id 'order 1', business key 'key-1')" in str(error)
     assert "the server failed; no instance shows its business key" in str(error)
 
 

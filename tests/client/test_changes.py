@@ -19,10 +19,12 @@ from airflow_provider_astrobpm.client.changes import (
     has_effect,
 )
 from airflow_provider_astrobpm.client.errors import (
+    AnotherInstanceError,
     AstroZeroError,
     AuthenticationError,
     CallError,
     EffectNotShownError,
+    InstanceClosedError,
     InstanceNotFoundError,
     InterruptedCallError,
     NotSentError,
@@ -32,6 +34,7 @@ from airflow_provider_astrobpm.client.errors import (
 )
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.operations import Action, Operation
+from airflow_provider_astrobpm.client.sameness import KnownIdentity
 
 pytestmark = pytest.mark.usefixtures("no_jitter")
 
@@ -240,6 +243,177 @@ def test_missing_instance_after_a_failed_deletion(
     assert result.outcome is outcome
     assert (result.error is None) is (outcome is DONE)
     assert attempt.judge(make()).outcome is FAILED
+
+
+KNOWN = KnownIdentity(business_key="order-17")
+MINE: dict[str, Any] = {"business_key": "order-17"}
+GONE = InstanceNotFoundError("instance '002N1'")
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "must_act", "begun", "result"),
+    [
+        ("terminate", None, True, True, None),
+        ("terminate", {**OPEN, **MINE}, True, True, None),
+        ("terminate", {**COMPLETED, **MINE}, False, False, None),
+        ("terminate", {**COMPLETED, **MINE}, True, False, (ENDED, "nothing to do", InstanceClosedError)),
+        ("terminate", {**COMPLETED, **MINE}, True, True, (ENDED, "nothing to do", InstanceClosedError)),
+        ("terminate", {**STOPPED, **MINE}, True, False, (DONE, "nothing to do", InstanceClosedError)),
+        ("terminate", {**STOPPED, **MINE}, True, True, (DONE, "done by an earlier try of this task", None)),
+        (
+            "terminate",
+            {**OPEN, "business_key": "other"},
+            False,
+            False,
+            (FAILED, "not the same", AnotherInstanceError),
+        ),
+        ("terminate", GONE, False, False, None),
+        ("terminate", GONE, True, True, (FAILED, "in none of the states", InstanceNotFoundError)),
+        ("terminate", ServerError("down"), True, False, (FAILED, "down", ServerError)),
+        ("delete", {**OPEN, **MINE}, True, True, None),
+        (
+            "delete",
+            {**OPEN, "business_key": "other"},
+            True,
+            True,
+            (FAILED, "not the same", AnotherInstanceError),
+        ),
+        ("delete", GONE, True, False, None),
+        ("delete", GONE, True, True, (DONE, "deleted by an earlier try of this task", None)),
+        ("delete", ServerError("down"), True, True, None),
+    ],
+)
+def test_what_is_decided_before_anything_is_sent(
+    action: ChangeName, before: Any, must_act: bool, begun: bool, result: Any, make: Any
+) -> None:
+    seen = make(**before) if isinstance(before, dict) else before
+    found = ChangeAttempt("002N1", action, None, must_act, seen).judge_before(KNOWN, begun=begun)
+    if result is None:
+        assert found is None
+        return
+    outcome, words, error = result
+    assert found is not None
+    assert (found.outcome, type(found.error)) == (outcome, type(None) if error is None else error)
+    assert words in found.note
+    assert found.seen is (None if action == "delete" and error is None else seen)
+
+
+GATEWAY = failure(RefusedError, res_code=None)
+
+
+@pytest.mark.parametrize(
+    ("action", "answer", "seen", "searched", "result"),
+    [
+        ("set", None, None, 0, (DONE, "set: done")),
+        ("delete", None, None, 0, (DONE, "instance '002N1' deleted")),
+        ("delete", None, OPEN, 0, (DONE, "instance '002N1' deleted")),
+        (
+            "suspend",
+            OPEN,
+            OPEN,
+            0,
+            (IN_DOUBT, "accepted, but shows no effect yet: the instance is 'Running'"),
+        ),
+        (
+            "suspend",
+            OPEN,
+            OPEN,
+            1,
+            (IN_DOUBT, "accepted, but shows no effect after 1 s: the instance is 'Running'"),
+        ),
+        (
+            "suspend",
+            OPEN,
+            OPEN,
+            0.5,
+            (IN_DOUBT, "accepted, but shows no effect after 0.5 s: the instance is 'Running'"),
+        ),
+        (
+            "resume",
+            HELD,
+            HELD,
+            0,
+            (IN_DOUBT, "accepted, but shows no effect yet: the instance is 'Running', suspended"),
+        ),
+        ("terminate", OPEN, GONE, 0, (IN_DOUBT, "accepted, but instance '002N1' is in none of the states")),
+        ("terminate", LOST, OPEN, 0, (FAILED, "it failed, and the instance is 'Running'")),
+        ("terminate", LOST, OPEN, 1, (FAILED, "it failed, and after 1 s the instance is 'Running'")),
+        ("terminate", LOST, OPEN, 0.5, (FAILED, "it failed, and after 0.5 s the instance is 'Running'")),
+        ("terminate", REFUSED, OPEN, 1, (FAILED, "it failed, and the instance is 'Running'")),
+        ("terminate", REFUSED, GONE, 0, (IN_DOUBT, "instance '002N1' is in none of the states")),
+        ("delete", REFUSED, GONE, 0, (DONE, "instance '002N1' did not exist")),
+        (
+            "delete",
+            LOST,
+            GONE,
+            0,
+            (DONE, "instance '002N1' does not exist; it is unknown whether it existed before this deletion"),
+        ),
+    ],
+)
+def test_what_a_result_says_and_shows(
+    action: ChangeName, answer: Any, seen: Any, searched: float, result: Any, make: Any
+) -> None:
+    answer = make(**answer) if isinstance(answer, dict) else answer
+    seen = make(**seen) if isinstance(seen, dict) else seen
+    found = ChangeAttempt("002N1", action, answer).judge(seen, searched)
+    assert (found.outcome, found.note) == result
+    assert found.seen is (None if answer is None else seen)
+    if isinstance(found.error, EffectNotShownError):
+        assert found.error.instance is (seen if isinstance(seen, BpmInstance) else answer)
+
+
+@pytest.mark.parametrize(
+    ("action", "answer", "before", "seen", "result"),
+    [
+        (
+            "terminate",
+            GATEWAY,
+            OPEN,
+            STOPPED,
+            (DONE, "terminate: done, although the answer says otherwise, {seen}"),
+        ),
+        (
+            "terminate",
+            REFUSED,
+            OPEN,
+            STOPPED,
+            (DONE, "terminate: nothing to do, it has already ended, {seen}"),
+        ),
+        ("suspend", GATEWAY, OPEN, HELD, (DONE, "suspend: nothing to do, {seen}")),
+        (
+            "delete",
+            LOST,
+            OPEN,
+            GONE,
+            (DONE, "instance '002N1' is gone, although the answer to its deletion was lost"),
+        ),
+        (
+            "delete",
+            GATEWAY,
+            OPEN,
+            GONE,
+            (DONE, "instance '002N1' is gone, although the answer to its deletion was lost"),
+        ),
+        ("delete", REFUSED, OPEN, GONE, (IN_DOUBT, "instance '002N1' is in none of the states")),
+        (
+            "delete",
+            LOST,
+            failure(ServerError),
+            GONE,
+            (IN_DOUBT, "it failed; the instance does not exist, and it is unknown whether it existed before"),
+        ),
+    ],
+)
+def test_what_was_there_before_decides_whose_change_it_was(
+    action: ChangeName, answer: CallError, before: Any, seen: Any, result: Any, make: Any
+) -> None:
+    before = make(**before) if isinstance(before, dict) else before
+    seen = make(**seen) if isinstance(seen, dict) else seen
+    found = ChangeAttempt("002N1", action, answer, must_act=True, before=before).judge(seen)
+    outcome, words = result
+    assert (found.outcome, found.note) == (outcome, words.format(seen=seen))
+    assert found.seen is seen
 
 
 def test_errors_that_many_share_are_left_as_they_are(make: Any) -> None:

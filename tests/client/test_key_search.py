@@ -12,7 +12,7 @@ from airflow_provider_astrobpm.client import key_search, states
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_search import KeyMatches
 from airflow_provider_astrobpm.client.operations import Operation
-from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
+from airflow_provider_astrobpm.client.wire import UNKNOWN_STATE, Rows, UnreadableRow
 
 NAME, NOW = "Approval", 1767916800.0  # 2026-01-09 00:00:00 UTC
 Answer = Callable[[dict[str, str]], Sequence[BpmInstance]]
@@ -72,6 +72,43 @@ def test_unreadable_row_may_match_if_no_list_shows_a_key() -> None:
         matches = KeyMatches(lambda one: one.business_key == "mine", clock=lambda: NOW)
         matches.add_list(Rows((), [odd]))
         assert (matches.doubt(NAME, NOW) is not None) is is_doubt
+
+
+@pytest.mark.parametrize(
+    ("shown", "bpm_name", "judged"),
+    [
+        ({"id": "1", "name": "A", "business_key": "k"}, "A", ("1", "A", "k")),
+        ({"id": "1", "name": "A", "business_key": "k"}, None, ("1", "A", "k")),
+        ({"business_key": "k", "unread": frozenset({"id", "name"})}, "A", ("", "A", "k")),
+        ({"business_key": "k", "unread": frozenset({"id", "name"})}, None, ("", "", "k")),
+    ],
+)
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_an_unreadable_row_is_judged_by_what_it_shows(
+    shown: dict[str, Any], bpm_name: str | None, judged: tuple[str, str, str], is_wanted: bool
+) -> None:
+    asked: list[BpmInstance] = []
+
+    def wanted(one: BpmInstance) -> bool:
+        asked.append(one)
+        return is_wanted
+
+    matches = KeyMatches(wanted)
+    odd = UnreadableRow(**{"reason": "it is odd", "unread": frozenset({"state"}), **shown})
+    matches.add_list(Rows([], [odd]))
+    assert (matches.why_incomplete(None, bpm_name) is not None) is is_wanted
+    instance_id, name, key = judged
+    assert asked == [BpmInstance(id=instance_id, name=name, state=UNKNOWN_STATE, business_key=key)]
+
+
+def test_an_unreadable_row_with_a_key_that_resembles_is_in_doubt() -> None:
+    matches = KeyMatches(lambda _one: False, resembles=lambda key: key == "MINE")
+    for key, is_doubt in (("other", False), ("MINE", True)):
+        odd = UnreadableRow(
+            reason="it is odd", unread=frozenset({"state"}), id="1", name=NAME, business_key=key
+        )
+        matches.add_list(Rows([], [odd]))
+        assert (matches.why_incomplete(None, NAME) is not None) is is_doubt
 
 
 def test_unreadable_row_counts_in_the_length_of_its_list() -> None:
@@ -208,3 +245,134 @@ def test_instance_that_moves_back_and_forth_is_rarely_missed(request_time: float
 
 def test_rows_without_keys_leave_doubt() -> None:
     assert search(Server([row("1", key=None)])).doubt(NAME, NOW) == "the lists show no business keys here"
+
+
+def test_rows_of_other_bpms_without_keys_leave_no_doubt() -> None:
+    matches = KeyMatches(lambda _one: False, clock=lambda: NOW)
+    matches.add_list([BpmInstance(id="1", name="Other", state="Running")])
+    assert matches.doubt(NAME, NOW) is None
+    assert matches.doubt("Other", NOW) == "the lists show no business keys here"
+    assert matches.why_keyless() == "the lists show no business keys here"
+
+
+@pytest.mark.parametrize(
+    ("state", "any_open_counts", "is_newest_first", "since", "is_doubt"),
+    [
+        ("Running", False, True, NOW, False),
+        ("Running", True, True, NOW, True),
+        ("Completed OK", True, True, NOW, False),
+        ("Completed OK", False, True, NOW, False),
+        ("Completed OK", False, False, NOW, True),
+        ("Completed OK", False, True, NOW - 30 * 86_400, True),
+        ("Completed OK", False, True, None, True),
+    ],
+)
+def test_a_cut_off_list_is_in_doubt_unless_it_reaches_back(
+    state: str, any_open_counts: bool, is_newest_first: bool, since: float | None, is_doubt: bool
+) -> None:
+    matches = KeyMatches(lambda _one: False, clock=lambda: NOW)
+    rows = [row("2"), row("1", "2026-01-05 00:00:00")]
+    matches.add_list(rows)
+    matches.truncated_lists[state] = rows, is_newest_first
+    words = f"the list of state {state!r} may be cut off at its 2 rows"
+    for found in (
+        matches.doubt(NAME, since, any_open_counts=any_open_counts),
+        matches.why_incomplete(since, NAME, any_open_counts=any_open_counts),
+    ):
+        assert found == (words if is_doubt else None)
+    if not any_open_counts:
+        assert matches.why_incomplete(since) == (words if is_doubt else None)
+
+
+@pytest.mark.parametrize(
+    ("passes", "has_missed"),
+    [
+        ([], False),
+        ([{"1"}, set(), {"1"}], True),
+        ([{"1"}, {"1"}, set(), {"1"}], True),
+        ([set(), set(), {"1"}], False),
+        ([{"1"}, set(), set()], False),
+        ([{"1"}, {"1"}, {"1"}], False),
+    ],
+)
+def test_a_pass_misses_what_those_before_and_after_it_show(passes: list[set[str]], has_missed: bool) -> None:
+    assert key_search._have_missed_any(passes) is has_missed
+
+
+class TestPasses:
+    """How often the open states are listed before an instance counts as missing."""
+
+    def passes(self, shows: Callable[[int], bool]) -> int:
+        """Search where one instance shows in some passes, by their number. Return how many there were."""
+        count = 0
+
+        def answer(query: dict[str, str]) -> list[BpmInstance]:
+            nonlocal count
+            if query["states"] != "Running":
+                return []
+            if query["orderType"] == "desc":
+                count += 1
+            return [row("1", state="Running")] if shows(count) else []
+
+        search(answer)
+        return count
+
+    @pytest.mark.parametrize(
+        ("shows", "passes"),
+        [
+            (lambda _number: True, key_search.FEWEST_PASSES),
+            (lambda _number: False, key_search.FEWEST_PASSES),
+            (lambda number: number != 3, key_search.FEWEST_PASSES),  # it has shown ever since
+            (lambda number: number != 5, key_search.FEWEST_PASSES + 2),
+            (lambda number: number % 2 == 1, key_search.FEWEST_PASSES + key_search.MAX_EXTRA_PASSES),
+        ],
+        ids=["shown", "not there", "missed early", "missed late", "missed again and again"],
+    )
+    def test_depend_on_whether_the_last_ones_have_missed_anything(
+        self, shows: Callable[[int], bool], passes: int
+    ) -> None:
+        assert self.passes(shows) == passes
+
+
+def test_rows_without_a_start_time_are_the_oldest() -> None:
+    dated, undated = (
+        row("1"),
+        BpmInstance(id="2", name=NAME, state="Completed OK", business_key="x", is_closed=True),
+    )
+
+    def answer(query: dict[str, str]) -> list[BpmInstance]:
+        if query["states"] != "Completed OK":
+            return []
+        return [dated, undated] if query["orderType"] == "desc" else [undated, dated]
+
+    assert search(answer).truncated_lists == {}
+
+
+def test_only_rows_of_the_same_second_are_requested_by_id() -> None:
+    for rows, is_asked in (
+        ([row(str(number), stamp) for number, stamp in enumerate(times(9))], False),
+        ([row(str(number)) for number in range(9)], True),
+    ):
+        server = Server(rows, cap=5)
+        search(server)
+        assert any(query["orderField"] == "id" for query in server.queries) is is_asked
+
+
+def test_a_list_is_complete_only_if_its_unreadable_rows_are_the_same_too() -> None:
+    rows = [row("1", "2026-01-08 23:59:00"), row("2", "2026-01-08 23:58:00")]
+    for other, is_cut in (("3", False), ("4", True)):
+
+        def answer(query: dict[str, str], other: str = other) -> Sequence[BpmInstance]:
+            if query["states"] != "Completed OK":
+                return []
+            is_newest_first = query["orderType"] == "desc"
+            odd = UnreadableRow(
+                reason="it is odd",
+                unread=frozenset({"state"}),
+                id="3" if is_newest_first else other,
+                name="Other",
+                business_key="x",
+            )
+            return Rows(rows if is_newest_first else rows[::-1], [odd])
+
+        assert (search(answer).truncated_lists != {}) is is_cut

@@ -118,6 +118,52 @@ def test_error_records_the_possible_effect_of_earlier_attempts(
     assert caught.value.earlier_attempt_in_doubt is earlier_attempt_in_doubt
 
 
+def test_an_attempt_may_itself_have_sent_the_request_twice() -> None:
+    """After a refused token it is sent once more within one attempt (``protocol``)."""
+    error = RefusedError("x")
+    error.earlier_attempt_sent = True
+    with pytest.raises(RefusedError) as caught:
+        resend(operations.change_state("1", "terminate"), [error])
+    assert caught.value.earlier_attempt_sent
+
+
+@pytest.mark.parametrize(("was_processed", "only_once"), [(False, True), (None, False), (True, False)])
+def test_a_malformed_answer_is_resent_if_the_call_only_reads(
+    was_processed: bool | None, only_once: bool
+) -> None:
+    error = UnexpectedAnswerError("x")
+    error.was_processed = was_processed
+    assert resend_policy.may_resend(error, resend_if_malformed=True)
+    assert resend_policy.may_resend(error) is only_once
+
+
+@pytest.mark.parametrize(
+    ("operation", "attempts"),
+    [
+        (operations.query("Running"), 2),
+        (operations.change_state("1", "terminate"), 1),
+        (operations.start("A"), 1),
+    ],
+)
+def test_only_a_read_is_resent_after_a_malformed_answer(
+    operation: operations.Operation[Any], attempts: int
+) -> None:
+    errors = [UnexpectedAnswerError("x"), UnexpectedAnswerError("y")]
+    with pytest.raises(UnexpectedAnswerError) as caught:
+        resend(operation, errors, max_attempts=2)
+    assert caught.value is errors[attempts - 1]
+
+
+@pytest.mark.parametrize("error", [ServerError, InterruptedCallError, TokenRefusedError])
+def test_by_default_a_call_may_have_to_run_only_once(error: type[CallError]) -> None:
+    assert resend_policy.may_resend(error("x")) is (error is TokenRefusedError)
+
+
+def test_any_other_exception_of_an_attempt_is_raised_at_once() -> None:
+    with pytest.raises(KeyError):
+        resend(operations.query("Running"), [KeyError("x"), "done"])
+
+
 @pytest.mark.parametrize(
     ("operation", "resent"),
     [
@@ -170,7 +216,10 @@ def test_pauses_grow_with_jitter_up_to_max_wait() -> None:
     assert pauses != pauses_of(ServerError("x"), failures=6, max_wait=8)
 
 
-@pytest.mark.parametrize(("asked", "least", "most"), [("5", 5, 5.5), ("0", 0.5, 1), ("3600", 8, 8)])
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [("5", 5, 5.5), ("0", 0.5, 1), ("3600", 8, 8), ("Thu, 01 Jan 1970 00:00:05 GMT", 5, 5.5)],
+)
 def test_retry_after_is_respected_up_to_max_wait(asked: str, least: float, most: float) -> None:
     error = ThrottledError("x")
     error.retry_after = asked

@@ -16,6 +16,7 @@ from airflow_provider_astrobpm.client.errors import (
     CallError,
     InstanceNotFoundError,
     InterruptedCallError,
+    KeysNotShownError,
     NotSentError,
     RefusedError,
     ServerError,
@@ -178,6 +179,42 @@ class TestSearchStops:
         assert stage(lambda _: failure).run(search.find({"1": RUNS})).failure is failure
 
 
+class TestCompleteLists:
+    """The lists of states whose instances are all requested."""
+
+    def test_a_list_that_failed_is_an_error_for_who_needs_it(self) -> None:
+        failure, row = ServerError("x"), instance("1", RUNS)
+        found = SearchResult({}, wanted_lists=[RUNS, DONE])
+        assert [found.wants_list(state) for state in (RUNS, DONE, WAITS)] == [True, True, False]
+        found.add_list(RUNS, [row])
+        found.add_failed_list(DONE, failure)
+        assert [found.wants_list(state) for state in (RUNS, DONE, WAITS)] == [False, False, False]
+        assert found.rows_in(RUNS) == [row]
+        with pytest.raises(ServerError) as caught:
+            found.rows_in(DONE)
+        assert caught.value is failure
+        assert found.rows == {"1": row}
+
+    def test_a_failure_is_overcome_by_a_later_list(self) -> None:
+        found = SearchResult({}, wanted_lists=[RUNS])
+        found.add_failed_list(RUNS, ServerError("x"))
+        found.add_list(RUNS, [])
+        assert found.rows_in(RUNS) == []
+        assert found.has_gaps
+
+    @pytest.mark.parametrize("shown", [None, instance("2", RUNS)])
+    def test_an_answer_about_another_instance_is_none(self, shown: BpmInstance | None) -> None:
+        found = SearchResult({"1": RUNS})
+        assert found.unread_ids() == ["1"]
+        assert not found.add_read("1", shown)
+        assert found.unread_ids() == []
+        assert found.missing_ids() == ["1"]
+        assert not found.found_an_id_that_was_read()
+        assert found.add_read("1", instance("1", RUNS))
+        assert found.found_an_id_that_was_read()
+        assert found.missing_ids() == []
+
+
 class TestSearchByKey:
     def test_no_match_is_certain_if_each_state_was_listed_once(self, stage: Any) -> None:
         search_result = stage(server(failing={RUNS: ServerError("x")}, times=1)).run(search.find({}, [KEY]))
@@ -200,6 +237,59 @@ class TestSearchByKey:
             search.find({}, [KEY])
         )
         assert isinstance(search_result.match_or_error(KEY), ServerError)  # another ended match may be hidden
+
+    @pytest.mark.parametrize(
+        ("bpm_name", "rows", "found"),
+        [
+            (None, [], InstanceNotFoundError),
+            (None, [instance("1", RUNS)], KeysNotShownError),
+            (None, [instance("1", RUNS, business_key="1")], KeysNotShownError),
+            (None, [instance("1", RUNS), instance("2", RUNS, business_key="j")], InstanceNotFoundError),
+            ("Approval", [instance("1", RUNS)], KeysNotShownError),
+            ("Approval", [instance("1", RUNS, name="Another")], InstanceNotFoundError),
+        ],
+    )
+    def test_no_match_proves_nothing_where_no_row_shows_a_key(
+        self, bpm_name: str | None, rows: list[BpmInstance], found: type[Exception], stage: Any
+    ) -> None:
+        key = BusinessKey("k", bpm_name)
+        error = stage(server(*rows)).run(search.find({}, [key])).match_or_error(key)
+        assert type(error) is found
+        assert "business key 'k'" in str(error)
+
+    @pytest.mark.parametrize(
+        ("odd", "is_found"),
+        [
+            ({"id": "1", "business_key": "other"}, False),  # the match itself, in another list
+            ({"id": "2", "business_key": "other"}, True),
+            ({"id": "2", "business_key": "k"}, False),
+            ({"id": "2", "business_key": "k", "name": "Approval"}, False),
+            ({"id": "2", "business_key": "k", "name": "Another"}, True),
+        ],
+    )
+    def test_an_unreadable_row_leaves_doubt_only_about_what_it_may_be(
+        self, odd: dict[str, Any], is_found: bool
+    ) -> None:
+        key = BusinessKey("k", "Approval")
+        found, match = SearchResult({}, [key]), instance("1", RUNS, business_key="k")
+        row = UnreadableRow(
+            **{"reason": "odd", "unread": frozenset({"state"} if "name" in odd else {"name"}), **odd}
+        )
+        for state in ALL:
+            found.add_list(state, {RUNS: [match], WAITS: Rows([], [row])}.get(state, []))
+        assert (found.match_or_error(key) is match) is is_found
+
+    @pytest.mark.parametrize("rows", [0, 2])
+    def test_what_was_not_found_names_the_longest_list(self, rows: int) -> None:
+        found = SearchResult({"9": None}, [KEY])
+        for state in ALL:
+            found.add_list(
+                state,
+                [instance(str(n), RUNS, business_key="j") for n in range(rows)] if state == RUNS else [],
+            )
+        for missing in (found.match_or_error(KEY), found.instance_or_error("9")):
+            assert isinstance(missing, InstanceNotFoundError)
+            assert missing.most_rows == rows
 
     def test_open_match_counts_only_after_every_state_was_listed(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="k"), instance("2", RUNS, business_key="k")

@@ -43,7 +43,7 @@ def test_parse_accepts_only_plausible_times_in_the_documented_format(
 
 
 @pytest.mark.parametrize(
-    ("hours", "is_credible"), [(0, True), (-13.9, True), (13.9, True), (-14.1, False), (14.1, False)]
+    ("hours", "is_credible"), [(0, True), (-14, True), (14, True), (-14.1, False), (14.1, False)]
 )
 def test_recent_start_makes_the_clock_credible(hours: float, is_credible: bool) -> None:
     stamp = f"{NOW + timedelta(hours=hours):%Y-%m-%d %H:%M:%S}"
@@ -84,3 +84,17 @@ def test_instance_is_never_placed_before_its_own_start(
 def test_place_follows_the_table(stamp: str | None, credible: bool, placed: Placement) -> None:
     now = NOW.timestamp()
     assert timestamps.place(stamp, now - 60, now, clock_is_credible=credible) is placed
+
+
+@pytest.mark.parametrize(
+    ("stamp", "placed"),
+    [
+        ("2026-01-09 14:00:00", Placement.SINCE),  # now, in the zone that is furthest ahead
+        ("2026-01-09 14:00:01", Placement.UNKNOWN),
+        ("2026-01-07 10:00:00", Placement.SINCE),  # the moment, in the zone that is furthest behind
+        ("2026-01-07 09:59:59", Placement.BEFORE),
+    ],
+)
+def test_no_time_zone_is_further_off_than_fourteen_hours(stamp: str, placed: Placement) -> None:
+    now = 1767916800.0  # 2026-01-09 00:00:00 UTC
+    assert timestamps.place(stamp, now - 86_400, now, clock_is_credible=True) is placed

@@ -1,7 +1,10 @@
-"""Fuzz all targets, some at a time: ``python -m tests.fuzz [--seconds N] [--jobs N] [--keep] [TARGET ...]``.
+"""Fuzz all targets, some at a time: ``python -m tests.fuzz [--seconds N] [--seed N] [--jobs N] [--keep] [TARGET ...]``.
 
 Each target begins with its kept corpus. A target ends at its time, or at the first fault, whose input is written to
 ``build/fuzz``. The run fails if any target does. It prints a table, for docs/testing.md.
+
+With a seed the inputs are the same in each run of the same code, and begin with the kept corpus alone. How many of them a target
+gets through depends on the machine.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
@@ -48,24 +52,28 @@ class Result(NamedTuple):
         return f"| `{self.name}` | {self.runs:,} | {rate:,.0f} | {self.edges:,} | {self.kept:,} | {ending} |"
 
 
-def fuzz(name: str, seconds: int) -> Result:
+def fuzz(name: str, seconds: int, seed: int) -> Result:
     """Fuzz one target in a process of its own.
 
     :param name: the target.
     :param seconds: how long.
+    :param seed: of libFuzzer's random numbers; 0 for another one in each run.
     """
     found = OUTPUT / name
+    if seed:
+        shutil.rmtree(found, ignore_errors=True)
     found.mkdir(parents=True, exist_ok=True)
     (CORPUS / name).mkdir(parents=True, exist_ok=True)
     options = [
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         f"-max_len={MAX_BYTES}",
         f"-timeout={MAX_HANG_SECONDS}",
         f"-rss_limit_mb={MAX_MEGABYTES}",
         f"-artifact_prefix={OUTPUT}/{name}-",
     ]
     begun = datetime.now(timezone.utc)
-    ended = _run(name, *options, str(found), str(CORPUS / name))
+    ended = _run(name, *options, str(found), str(CORPUS / name), seed=seed)
     taken = (datetime.now(timezone.utc) - begun).total_seconds()
     lines = re.findall(r"#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)/", ended.stdout)
     runs, edges, kept = map(int, lines[-1]) if lines else (0, 0, 0)
@@ -88,18 +96,21 @@ def minimise(name: str) -> None:
             (CORPUS / name / f"{number:03}").write_bytes(data)
 
 
-def _run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _run(name: str, *options: str, seed: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.fuzz.fuzz_one", name, *options]
-    return subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        cwd=HERE.parent.parent,
-        env=os.environ | {"PYTHONPATH": str(HERE.parent.parent)},
-        check=False,
-    )
+    own = {"PYTHONPATH": str(HERE.parent.parent), "PYTHONHASHSEED": str(seed or "random")}
+    # A process that libFuzzer ends does not clean up.
+    with tempfile.TemporaryDirectory(prefix="astrobpm-fuzz-") as scratch:
+        return subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=HERE.parent.parent,
+            env=os.environ | own | {"TMPDIR": scratch, "AIRFLOW_HOME": scratch},
+            check=False,
+        )
 
 
 def machine() -> str:
@@ -118,6 +129,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description="Fuzz everything that decodes.")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same inputs in each run; 0 for others each time"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")
     parser.add_argument("--keep", action="store_true", help="write what was found into the corpus, minimised")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
@@ -126,10 +140,10 @@ def main() -> int:
         parser.error(f"unknown target {', '.join(sorted(unknown))}; known are {', '.join(TARGETS)}")
     names = given.targets or list(TARGETS)
     with ThreadPoolExecutor(given.jobs) as workers:
-        results = list(workers.map(partial(fuzz, seconds=given.seconds), names))
+        results = list(workers.map(partial(fuzz, seconds=given.seconds, seed=given.seed), names))
         if given.keep:
             list(workers.map(minimise, names))
-    print(f"{given.seconds} s a target. {machine()}\n")  # noqa: T201
+    print(f"{given.seconds} s a target, seed {given.seed or 'random'}. {machine()}\n")  # noqa: T201
     print("| target | inputs | inputs/s | edges | kept | result |")  # noqa: T201
     print("|---|---:|---:|---:|---:|---|")  # noqa: T201
     print("\n".join(result.row for result in results))  # noqa: T201

@@ -1,4 +1,7 @@
-"""Fuzz one target in this process: ``python -m tests.fuzz.fuzz_one TARGET [libFuzzer's options and folders]``."""
+"""Fuzz one target in this process: ``python -m tests.fuzz.fuzz_one TARGET [libFuzzer's options and folders]``.
+
+What it leaves in the temporary folder is removed by ``tests.fuzz``, which starts it.
+"""
 
 from __future__ import annotations
 

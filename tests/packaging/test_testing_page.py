@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 import testing_page
-from coverage_floors import by_part, decisions_of, failures_of
-from testing_page import Result, outdated_reasons, score_rows, table, without_reason, write_mutation
+from coverage_floors import by_part, failures_of
+from testing_page import (
+    Result,
+    decisions_of,
+    is_wording,
+    outdated_reasons,
+    score_rows,
+    table,
+    without_reason,
+    write_mutation,
+)
 
 ROOT = Path(__file__).parents[2]
 DECIDES, OTHER = "airflow_provider_astrobpm/waiting/wait.py", "airflow_provider_astrobpm/cli/output.py"
@@ -84,10 +93,41 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _today(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing_page, "today", lambda: "2026-11-29")
+
+
 def test_only_a_mutant_that_a_test_notices_counts_for_the_score() -> None:
-    outcomes = ["killed", "timeout", "survived", "no tests", "suspicious", "segfault", "killed", "killed"]
+    outcomes = ["killed", "timeout", "survived", "no tests", "suspicious", "segfault", "killed", "wording"]
     rows = score_rows([Result("waiting.wait", "end", "", outcome) for outcome in outcomes])
-    assert rows == [("`waiting.wait`", "8", "3", "1", "1", "1", "2", "50.0 %")]
+    assert rows == [("`waiting.wait`", "8", "2", "1", "1", "1", "1", "2", "37.5 %", "2026-11-29")]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("'it broke', → 'XXit brokeXX',", True),
+        ("problem = 'Check it.' → problem = 'check it.'", True),
+        ('f(x, "It\'s over") → f(x, "IT\'S OVER")', True),
+        ("f(\"state\", 'it broke') → f(\"state\", 'IT BROKE')", True),
+        ("f('state', 'it broke') → f('XXstateXX', 'it broke')", False),
+        ("'states', → 'XXstatesXX',", False),
+        ("'it broke', → None,", False),
+        ("'it broke', → ", False),
+        ("f('it broke') → g('IT BROKE')", False),
+        ("f('it broke') → f('it broke', )", False),
+        ("x < 'a b' → x <= 'a b'", False),
+        ("", False),
+    ],
+)
+def test_only_the_way_a_sentence_is_written_is_wording(text: str, is_one: bool) -> None:
+    assert is_wording(text) is is_one
+
+
+def test_a_mutant_that_no_test_reaches_needs_a_reason_too(page: Path) -> None:
+    assert without_reason([KILLED, Result("waiting.wait", "end", "a → b", "no tests")])
+    assert without_reason([KILLED, Result("waiting.wait", "end", "'a b' → 'A B'", "wording")]) == []
 
 
 def test_a_reason_is_for_one_mutant_that_survives(page: Path) -> None:
@@ -108,10 +148,21 @@ def test_a_run_of_some_modules_leaves_the_rows_of_the_others(page: Path) -> None
     text = page.read_text(encoding="utf-8")
     assert text.startswith("Words.\n")
     assert text.endswith("More words.\n")
-    assert "| `client.backoff` | 1 | 1 | 0 | 0 | 0 | 0 | 100.0 % |" in text
-    assert "| `waiting.wait` | 2 | 1 | 0 | 1 | 0 | 0 | 50.0 % |" in text
-    assert "| all | 3 | 2 | 0 | 1 | 0 | 0 | 66.7 % |" in text
+    assert "| `client.backoff` | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 100.0 % | 2026-11-29 |" in text
+    assert "| `waiting.wait` | 2 | 1 | 0 | 1 | 0 | 0 | 0 | 50.0 % | 2026-11-29 |" in text
+    assert "| all | 3 | 2 | 0 | 1 | 0 | 0 | 0 | 66.7 % |  |" in text
     assert f"| `waiting.wait` | `end` | `a ¦ b → a` | {testing_page.NO_REASON} |" in text
+
+
+def test_the_page_names_the_modules_that_were_not_measured(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testing_page, "decisions_of", lambda: [DECIDES, OTHER])
+    write_mutation([KILLED])
+    text = page.read_text(encoding="utf-8")
+    assert "The last run had 1 of 2 modules: somewhere.\n\nNot measured yet: `cli.output`.\n" in text
+    write_mutation([Result("cli.output", "show", "", "killed")])
+    assert "Not measured yet" not in page.read_text(encoding="utf-8")
 
 
 def test_columns_of_numbers_are_set_to_the_right() -> None:

@@ -11,6 +11,7 @@ from airflow_provider_astrobpm.client.errors import AmbiguousStartError, OpenIns
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import KeyForm
 from airflow_provider_astrobpm.client.key_search import KeyMatches
+from airflow_provider_astrobpm.client.sameness import KnownIdentity
 from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
 from airflow_provider_astrobpm.starting import decision, try_request
 from airflow_provider_astrobpm.starting.business_keys import TaskIdentity
@@ -201,7 +202,38 @@ class TestDecide:
     ) -> None:
         asked = start_request(business_key="k", if_open_instance_exists="adopt", try_number=1, generation=1)
         found = ExistingInstances(match_ids=tuple(map(str, range(matches))))
-        assert isinstance(decision.decide(asked, None, found), made)
+        decided = decision.decide(asked, None, found)
+        assert isinstance(decided, made)
+        if isinstance(decided, RefuseStart):
+            assert isinstance(decided.error, AmbiguousStartError)
+            assert decided.error.problem.startswith(
+                "1001 instances have its business key, too many to recognise"
+            )
+            assert (decided.error.business_key, decided.asks_person) == ("k", False)
+            assert "Choose a business_key that fewer instances have" in decided.error.advice
+
+    @pytest.mark.parametrize(
+        ("record", "found", "made"),
+        [
+            (StartRecord(generation=3, launch=2, posted_at=AT), (), StartInstance(AGAIN, 2)),
+            (StartRecord(generation=3, launch=2, posted_at=AT), (BAD,), StartInstance(TASK.key(3, 3), 3)),
+            (StartRecord(generation=3, launch=0, posted_at=AT), (), StartInstance(KEY)),
+            (StartRecord(generation=1, launch=2, posted_at=AT), (), StartInstance(KEY)),
+        ],
+    )
+    def test_a_start_without_an_instance_keeps_its_number(
+        self, record: StartRecord, found: tuple[BpmInstance, ...], made: StartInstance
+    ) -> None:
+        """It may still take effect late, and the same key then shows whose it is."""
+        assert decision.decide(start_request(), record, ExistingInstances(found)) == made
+
+    def test_a_refusal_names_the_key_of_the_next_start(self) -> None:
+        record = StartRecord(generation=3, launch=2, posted_at=AT)
+        refused = decision.decide(start_request(), record, ExistingInstances(doubt=DOUBT))
+        assert isinstance(refused, RefuseStart)
+        assert isinstance(refused.error, AmbiguousStartError)
+        assert refused.error.business_key == AGAIN
+        assert start_request().key() == KEY
 
     @pytest.mark.parametrize(
         ("record", "written"),
@@ -277,7 +309,25 @@ class TestClassify:
     def test_refuses_if_only_the_custom_key_matches(self, state: str) -> None:
         found = self.sort_out(SENT, instance("k", state), business_key="k")
         assert isinstance(found, RefuseStart)
+        assert isinstance(found.error, AmbiguousStartError)
+        assert found.error.business_key == "k"
         assert "if_open_instance_exists" in found.error.advice
+
+    def test_with_a_custom_key_an_instance_from_before_the_start_is_not_its_own(self) -> None:
+        old = instance("k", start_time="2026-01-01 00:00:00")
+        recent = instance("x", instance_id="recent")
+        assert self.sort_out(SENT, old, recent, business_key="k") == ExistingInstances()
+        assert isinstance(self.sort_out(None, old, recent, business_key="k"), RefuseStart)
+
+    def test_before_this_generation_has_sent_a_start_nothing_is_its_own(self) -> None:
+        """Whatever carries its keys was started by a deleted run."""
+        for record, own in ((NOTHING, ()), (BEGUN, ()), (SENT, (OPEN,)), (None, (OPEN,))):
+            found = self.sort_out(record, OPEN)
+            assert isinstance(found, ExistingInstances)
+            assert found.own == own
+
+    def test_a_called_bpm_of_an_older_generation_leaves_no_doubt(self) -> None:
+        assert self.sort_out(SENT, instance(OLD, name="Called")) == ExistingInstances()
 
     def test_ignores_an_instance_of_a_deleted_run(self) -> None:
         old = instance(state="Completed OK", instance_id="old", start_time="2026-01-08 09:59:59")
@@ -345,7 +395,9 @@ class TestClassify:
         found = self.sort_out(None, ended, **fields)
         assert isinstance(found, ExistingInstances)
         assert (found.own, found.older) == ((), ())
-        assert "'retries' was changed" in str(found.doubt)
+        assert f"'retries' was changed, so it is unclear whether {ended} was started" in str(found.doubt)
+        failed = instance(TASK.key(1), "Broken", "failed")
+        assert self.sort_out(None, failed, **fields) == ExistingInstances()
 
     def test_preexisting_instances_are_not_its_own(self) -> None:
         record = StartRecord(generation=3, posted_at=AT, strangers=("before",))
@@ -366,6 +418,193 @@ class TestClassify:
         shown = self.sort_out(SENT, hidden, instance("any", instance_id="y", name="Other"), **fields)
         assert isinstance(shown, ExistingInstances)
         assert shown.doubt is None
+
+
+class TestIsEnough:
+    """A search stops as soon as nothing it may have missed could change the decision."""
+
+    @pytest.mark.parametrize(
+        ("record", "found", "is_enough"),
+        [
+            (SENT, [OPEN], True),
+            (SENT, [GOOD], False),
+            (SENT, [BAD], False),
+            (SENT, [LEFT], False),
+            (SENT, [instance(name="Called")], False),
+            (SENT, [instance(start_time="1970-01-01 08:00:00", state="Completed OK")], True),
+            (NOTHING, [LEFT], True),
+            (NOTHING, [instance(OLD, "Completed OK")], False),
+            (NOTHING, [instance(OLD, name="Called")], False),
+            (NOTHING, [], False),
+        ],
+    )
+    def test_with_the_key_of_the_task(
+        self, record: StartRecord, found: list[BpmInstance], is_enough: bool
+    ) -> None:
+        asked = start_request()
+        assert decision.is_enough(asked, record, matches_of(asked, *found)) is is_enough
+
+    @pytest.mark.parametrize(
+        ("mode", "state", "is_enough"),
+        [
+            ("start", "Broken", True),  # anything refuses
+            ("adopt", "Running", True),
+            ("adopt", "Broken", False),
+        ],
+    )
+    def test_with_a_custom_key(self, mode: Any, state: str, is_enough: bool) -> None:
+        asked = start_request(business_key="k", if_open_instance_exists=mode)
+        record = StartRecord(generation=3, posted_at=AT, strangers=())
+        found = matches_of(asked, instance("k", state))
+        assert decision.is_enough(asked, record, found) is is_enough
+
+
+class TestCustomKey:
+    """Others may use the key of the author, so only a record says which instance is the task's own."""
+
+    def sort_out(self, record: StartRecord | None, *instances: BpmInstance, mode: Any = "adopt") -> Any:
+        asked = start_request(business_key="k", if_open_instance_exists=mode)
+        return decision.classify(asked, record, matches_of(asked, *instances))
+
+    @pytest.mark.parametrize("mode", ["adopt", "fail"])
+    @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
+    def test_the_recorded_instance_is_its_own(self, state: str, mode: Any) -> None:
+        own, other = instance("k", state), instance("k", instance_id="other")
+        for record in (
+            KNOWN,
+            StartRecord(generation=3, posted_at=AT, instance_id="own", strangers=("own", "other")),
+        ):
+            assert self.sort_out(record, own, other, mode=mode) == ExistingInstances(
+                (own,), others=(other,), match_ids=("own", "other")
+            )
+
+    def test_refuses_if_the_recorded_instance_is_gone(self) -> None:
+        found = self.sort_out(KNOWN, instance("k", instance_id="other"))
+        assert isinstance(found, RefuseStart)
+        assert isinstance(found.error, AmbiguousStartError)
+        assert found.error.problem == (
+            "an earlier try started instance 'own', which is now in none of the states"
+        )
+        assert (found.error.business_key, found.asks_person) == ("k", True)
+        assert "terminate it if it is still open; then clear this task" in str(found.error.advice)
+
+    def test_the_recorded_instance_may_show_its_key_in_another_form(self) -> None:
+        """It is not adopted by that, but it is not gone either."""
+        asked = start_request(business_key="custom-key-of-mine", if_open_instance_exists="adopt")
+        changed = instance("CUSTOM-KEY-OF-MINE")
+        found = decision.classify(asked, KNOWN, matches_of(asked, changed))
+        assert isinstance(found, ExistingInstances)
+        assert (found.own, found.match_ids) == ((), ("own",))
+        assert "changed by the server" in str(found.doubt)
+        known_form = matches_of(asked, changed, form=KeyForm(case="upper"))
+        assert decision.classify(asked, KNOWN, known_form) == ExistingInstances(
+            (changed,), match_ids=("own",)
+        )
+
+    def test_without_the_ids_of_others_only_the_recorded_instance_is_its_own(self) -> None:
+        one = instance("k")
+        assert self.sort_out(SENT, one) == ExistingInstances(others=(one,), match_ids=("own",))
+        assert self.sort_out(None, one) == ExistingInstances(others=(one,), match_ids=("own",))
+
+    def test_an_instance_from_before_the_start_is_not_its_own(self) -> None:
+        record = StartRecord(generation=3, posted_at=AT, strangers=())
+        old = instance("k", instance_id="old", start_time="2026-01-01 00:00:00")
+        recent = instance("k")
+        assert self.sort_out(record, old, recent) == ExistingInstances(
+            (recent,), others=(old,), match_ids=("old", "own")
+        )
+
+    @pytest.mark.parametrize(
+        ("state", "older", "others"), [("Running", ("old",), ("other",)), ("Broken", (), ("other",))]
+    )
+    def test_after_a_clear_the_recorded_instance_is_an_older_one(
+        self, state: str, older: tuple[str, ...], others: tuple[str, ...]
+    ) -> None:
+        found = self.sort_out(OLD_KNOWN, instance("k", state, "old"), instance("k", instance_id="other"))
+        assert isinstance(found, ExistingInstances)
+        assert tuple(one.id for one in found.own) == ()
+        assert tuple(one.id for one in found.older) == older
+        assert tuple(one.id for one in found.others) == others
+
+    def test_an_open_instance_with_a_changed_key_is_in_doubt_however_old(self) -> None:
+        asked = start_request(business_key="custom-key-of-mine", if_open_instance_exists="adopt", since=AT)
+        old = instance("CUSTOM-KEY-OF-MINE", start_time="2026-01-01 00:00:00")
+        recent = instance("x", instance_id="recent")
+        found = decision.classify(asked, None, matches_of(asked, old, recent))
+        assert isinstance(found, ExistingInstances)
+        assert "changed by the server" in str(found.doubt)
+        ended = matches_of(
+            asked, instance("CUSTOM-KEY-OF-MINE", "Broken", start_time="2026-01-01 00:00:00"), recent
+        )
+        assert decision.classify(asked, None, ended) == ExistingInstances(match_ids=("own",))
+
+    def test_a_new_start_is_not_numbered(self) -> None:
+        asked = start_request(business_key="k", if_open_instance_exists="fail")
+        found = ExistingInstances((instance("k", "Broken"),), match_ids=("own",))
+        made = decision.decide(asked, KNOWN, found)
+        assert made == StartInstance("k", launch=2, preexisting_ids=("own",))
+
+
+class TestKnownIdentity:
+    """Whether an instance that is found by its id is the recorded one."""
+
+    @pytest.mark.parametrize(
+        ("fields", "record", "key"),
+        [
+            ({}, KNOWN, KEY),
+            ({}, StartRecord(generation=3, launch=2, instance_id="own"), AGAIN),
+            ({}, OLD_KNOWN, OLD),
+            ({"business_key": "k"}, KNOWN, None),
+            ({}, StartRecord(generation=3, key_example=(KEY, "shown")), "shown"),
+            ({}, StartRecord(generation=3, key_example=("Other", "OTHER")), KEY.upper()),
+            ({}, StartRecord(generation=3, key_example=("Other", "unlike")), None),
+        ],
+    )
+    def test_its_business_key(self, fields: dict[str, Any], record: StartRecord, key: str | None) -> None:
+        assert start_request(**fields).known(record) == KnownIdentity(business_key=key)
+
+    @pytest.mark.parametrize(
+        ("shown", "is_it"),
+        [
+            (KEY, True),
+            (None, True),  # nothing contradicts it
+            (OLD, True),  # it was adopted from an older generation
+            (KEY.upper(), True),
+            (OLD[:20], True),
+            (TaskIdentity("dag", "run", "other").key(3), False),
+            ("unlike", False),
+        ],
+    )
+    def test_by_its_key(self, shown: str | None, is_it: bool) -> None:
+        assert start_request().matches_record(KNOWN, instance(shown)) is is_it
+
+    def test_an_unlike_instance_is_refused(self) -> None:
+        strange, known = instance("unlike"), start_request().known(KNOWN)
+        error = decision.replaced_instance_error(strange, known, KEY)
+        assert error.problem == (
+            f"an earlier try started an instance with business key {KEY!r}, but its id now shows a different one: "
+            f"{strange}, with business key 'unlike'"
+        )
+        assert error.business_key == KEY
+        assert "that instance was left as it is" in str(error.advice)
+
+
+def test_a_collector_keeps_what_a_request_may_be_about() -> None:
+    own, called, upper = instance(), instance(name="Called"), instance("K-OF-MINE-1")
+    plain, custom = start_request(), start_request(business_key="k-of-mine-1")
+    assert [plain.new_matches(None, lambda: AT).wanted(one) for one in (own, called, upper)] == [
+        True,
+        True,
+        False,
+    ]
+    for form, wanted in ((None, False), (KeyForm(case="upper"), True)):
+        matches = custom.new_matches(form, lambda: AT)
+        assert matches.wanted(upper) is wanted
+        assert matches.wanted(instance("k-of-mine-1"))
+        assert not matches.wanted(instance("k-of-mine-1", name="Called"))
+        assert matches.resembles("K-OF-MINE-1")
+        assert not matches.resembles("other")
+        assert matches.clock() == AT
 
 
 OWN_KEY = start_request().key()

@@ -47,7 +47,7 @@ class FakeAirflow:
         monkeypatch.setattr(
             RuntimeTaskInstance,
             "get_task_breadcrumbs",
-            lambda *_: self.breadcrumbs,
+            lambda dag_id, run_id: self.breadcrumbs if (dag_id, run_id) == ("dag", "run") else [],
             raising=False,  # from Airflow 3.1 on
         )
 
@@ -134,6 +134,21 @@ def test_an_unreadable_task_terminates_nothing(
     assert airflow.why_no_kill() == "the state of its task could not be read (AirflowRuntimeError)"
 
 
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_an_unreadable_next_try_terminates_nothing(
+    airflow: FakeAirflow, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The try that waited was replaced, and what the next one has published cannot be read either."""
+    monkeypatch.setattr(
+        XCom, "get_one", lambda **_: refuse(403 if READER.get(None) == "the try that waited" else status)
+    )
+    assert airflow.why_no_kill() == "the state of its task could not be read (AirflowRuntimeError)"
+
+
+def refuse(status: int) -> None:
+    raise refusal(status)
+
+
 def test_a_refusal_without_details_terminates_nothing(
     airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,4 +207,7 @@ def test_a_worker_uses_the_state_of_its_own_iteration(
         ),
     ]
     task = user_action.TaskInstanceRef("dag", "run", "task", -1, Region(REGION, 1))
+    own = [each for region, index, each in breadcrumbs if (region, index) == (REGION, 1)]
+    is_over = state in user_action.ENDED_STATES
+    assert user_action.state_on_worker(task) == ((own or ["running"])[0] if is_over else state)
     assert termination.was_ended_by_user(task, "It", Log()) is ended

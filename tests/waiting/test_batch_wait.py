@@ -153,6 +153,20 @@ class TestEnd:
             awaited.result()
         assert awaited.so_far() == BatchWaitResult(1, {"2": BROKEN}, ("3", "4"))
 
+    @pytest.mark.parametrize(("now", "ends"), [(599, False), (600, True)])
+    def test_a_member_that_still_fails_has_failed_since_all_did(self, now: float, ends: bool) -> None:
+        awaited = BatchWait(WaitCondition(), group(RUNS, RUNS))
+        fail(awaited, now=0)
+        partly(awaited, *group(RUNS, RUNS), doubtful="1", now=300)
+        partly(awaited, *group(RUNS, RUNS), doubtful="1", now=now)
+        assert isinstance(awaited.ending, errors.UnexpectedAnswerError) is ends
+
+    def test_timeout_names_the_argument_that_set_the_deadline(self) -> None:
+        awaited = BatchWait(WaitCondition(), group(RUNS), deadline=100)
+        awaited.deadline_argument = "execution_timeout"
+        awaited.check_deadline(at(100))
+        assert "UTC ('execution_timeout'); 1 of 1 are still open" in str(awaited.ending)
+
     def test_the_poll_at_the_deadline_still_counts(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS), deadline=100)
         poll(awaited, *group(OK), now=100)
@@ -323,7 +337,7 @@ class TestRejudge:
 
     @pytest.mark.parametrize("state", [RUNS, BAD, UNHEARD_OF])
     def test_refuses_a_false_success(self, state: str) -> None:
-        with pytest.raises(errors.UnknownEventError, match="instance '1'"):
+        with pytest.raises(errors.UnknownEventError, match="it counts as a success.*instance '1'"):
             self.again(state, RUNS, RUNS, RUNS)
 
     def test_accepts_a_success_whose_state_has_passed(self) -> None:
@@ -366,6 +380,16 @@ class TestBatchSnapshot:
             roll.result()
 
 
+def test_polls_may_fail_for_ten_minutes_by_default() -> None:
+    waits: tuple[BaseWait[Any], ...] = BatchSnapshot({"1": None}), BatchWait(WaitCondition(), group(RUNS))
+    for awaited in waits:
+        fail(awaited, now=0)
+        fail(awaited, now=599)
+        assert awaited.ending is None
+        fail(awaited, now=600)
+        assert isinstance(awaited.ending, errors.InterruptedCallError)
+
+
 @pytest.mark.parametrize(
     ("marks", "words"),
     [
@@ -380,6 +404,9 @@ class TestBatchSnapshot:
             "; 10 a minute, about 80 min left",
         ),
         ([(0, 900), (7200, 800)], "; 50 an hour, about 16 h left"),
+        ([(0, 121), (60, 120)], "; 1 a minute, about 2 h left"),
+        ([(0, 120), (60, 119)], "; 1 a minute, about 119 min left"),
+        ([(0, 7201), (60, 7200)], "; 1 a minute, about 120 h left"),
         ([(7200, 900), (0, 850), (60, 800)], "; 50 a minute, about 16 min left"),
     ],
     ids=[
@@ -391,6 +418,9 @@ class TestBatchSnapshot:
         "hours",
         "only the last ten minutes count",
         "rare polls",
+        "one a minute, for two hours",
+        "for less",
+        "for days",
         "the clock was set back",
     ],
 )

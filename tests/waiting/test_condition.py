@@ -170,6 +170,71 @@ def test_failure_reason_says_that_no_status_was_shown(
     assert reason == f"it ended in state 'Completed OK' without showing a business status; {asked}"
 
 
+@pytest.mark.parametrize(
+    ("condition", "instance", "reason"),
+    [
+        ({"failed_states": ["Paused"]}, {"state": "Paused"}, "it is in state 'Paused', one of failed_states"),
+        (
+            {"failed_bp_statuses": ["No"]},
+            {"bp_status": " No"},
+            "its business status is 'No', one of failed_bp_statuses",
+        ),
+        ({"on_suspended": "fail"}, {"suspended": True}, 'it is suspended, and on_suspended is "fail"'),
+        ({}, {"state": "Running"}, "the condition is not met yet"),
+        ({}, {"state": "Completed OK"}, "the condition is met"),
+        ({}, {"state": "Broken"}, "it ended in state 'Broken'; the wait was for state 'Completed OK'"),
+        (
+            {},
+            {"state": "Broken", "bp_status": "No"},
+            "it ended in state 'Broken' with business status 'No'; the wait was for state 'Completed OK'",
+        ),
+        (
+            {"states": ["Paused", "New"]},
+            {"state": "Broken"},
+            "it ended in state 'Broken'; the wait was for state 'New' or 'Paused'",
+        ),
+        (
+            {"failed_bp_statuses": ["No"]},
+            {"state": "Completed OK", "bp_status": "N\ufffd"},
+            (
+                "it ended in state 'Completed OK' with business status 'N\ufffd'; the wait was for state 'Completed OK' and a "
+                "business status other than 'No'"
+            ),
+        ),
+        (
+            {"failed_bp_statuses": ["No"]},
+            {"state": "Broken", "bp_status": "Yes"},
+            "it ended in state 'Broken' with business status 'Yes'; the wait was for state 'Completed OK'",
+        ),
+        (
+            {"bp_statuses": ["Yes"], "failed_bp_statuses": ["No"]},
+            {"state": "Broken"},
+            (
+                "it ended in state 'Broken' without showing a business status; the wait was for state 'Completed OK' and "
+                "business status 'Yes'"
+            ),
+        ),
+    ],
+)
+def test_the_reason_says_what_was_shown_and_what_was_asked_for(
+    condition: dict[str, Any], instance: dict[str, Any], reason: str, make: Callable[..., BpmInstance]
+) -> None:
+    assert WaitCondition.of(**condition).judge(make(**instance)).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_permanent"),
+    [
+        ({}, True),
+        ({"failed_bp_statuses": ["No"], "failed_states": ["Paused"]}, True),
+        ({"states": ["Completed OK"]}, False),
+        ({"bp_statuses": ["Yes"]}, False),
+    ],
+)
+def test_only_the_end_is_permanent(condition: dict[str, Any], is_permanent: bool) -> None:
+    assert WaitCondition.of(**condition).is_permanent is is_permanent
+
+
 def test_distinguishes_wanted_statuses_from_merely_not_failing_ones() -> None:
     assert WaitCondition.of(failed_bp_statuses=["No", "Nay"]).only_failing_statuses == {"No", "Nay"}
     assert WaitCondition.of(failed_bp_statuses=["No"], states=["Paused"]).only_failing_statuses == {"No"}
@@ -241,6 +306,8 @@ def test_a_closed_instance_always_ends_the_wait(condition: WaitCondition, instan
         ({"states": ["Complete"]}, "states must be one of .*'Completed OK'.* not 'Complete'"),
         ({"failed_states": ["nope"]}, "failed_states must be one of .* not 'nope'"),
         ({"states": "Completed OK"}, "states must be a list of texts, not 'Completed OK'"),
+        ({"failed_states": "Broken"}, "failed_states must be a list of texts, not 'Broken'"),
+        ({"failed_states": []}, "failed_states must not be empty"),
         ({"bp_statuses": [" "]}, "bp_statuses"),
         (
             {"bp_statuses": ["None"]},
@@ -280,8 +347,11 @@ def test_none_is_refused() -> None:
     for argument in nothing:
         with pytest.raises(ValueError, match=f"{argument} is None; omit it instead"):
             given_condition_arguments(**{**nothing, argument: None})
-    with pytest.raises(ValueError, match="states must be one of"):
-        given_condition_arguments(**{**nothing, "states": ["{{ a }}", "Finished"]})
+        with pytest.raises(ValueError, match=f"^{argument} must be a list of texts, not 'one'"):
+            given_condition_arguments(**{**nothing, argument: "one"})
+    for argument in ("states", "failed_states"):
+        with pytest.raises(ValueError, match=f"^{argument} must be one of .* not 'Finished'"):
+            given_condition_arguments(**{**nothing, argument: ["{{ a }}", "Finished"]})
 
 
 def test_not_given_survives_copying() -> None:

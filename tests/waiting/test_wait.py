@@ -31,6 +31,8 @@ from airflow_provider_astrobpm.client.log_note import LogNote
 from airflow_provider_astrobpm.client.moment import Moment
 from airflow_provider_astrobpm.client.operations import Flow, Operation, Sleep
 from airflow_provider_astrobpm.client.sameness import KnownIdentity
+from airflow_provider_astrobpm.client.search import SearchRequest
+from airflow_provider_astrobpm.client.search_result import SearchResult
 from airflow_provider_astrobpm.client.settings import Settings, StaticToken
 from airflow_provider_astrobpm.waiting import polling, wait
 from airflow_provider_astrobpm.waiting.batch_wait import BatchWait, BatchWaitResult
@@ -462,6 +464,222 @@ def test_the_plan_runs_a_batch_wait(make: Make) -> None:
 
 def test_waits_are_small(make: Make) -> None:
     assert not hasattr(wait.InstanceWait(WaitCondition(), seen=make()), "__dict__")
+
+
+class BareWait(wait.BaseWait[str]):
+    """A wait of which no poll decides anything."""
+
+    def __init__(self, deadline: float | None = None, outcome: CallError | None = None) -> None:
+        super().__init__(deadline, 600)
+        self.outcome = outcome
+
+    def add_to_query(self, sought: SearchRequest) -> None:
+        """Ask for nothing."""
+
+    def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
+        return self.outcome
+
+
+def at(now: float) -> Moment:
+    return Moment(wall=1000 + now, steady=now)
+
+
+class TestBaseWait:
+    def test_begins_without_news(self) -> None:
+        awaited = BareWait()
+        assert (awaited.size, awaited.known, awaited.rows_to_sort(SearchResult({}))) == (
+            1,
+            KnownIdentity(),
+            0,
+        )
+        assert (awaited.failed_polls, awaited.failure, awaited.notes) == (0, None, [])
+        assert (awaited.has_news(), awaited.seconds_left(at(0))) == (False, None)
+        assert awaited.grace == wait.MIN_MISSING_SECONDS
+
+    def test_has_no_result_before_it_ends(self) -> None:
+        awaited = BareWait()
+        for read in (awaited.ended, awaited.result):
+            with pytest.raises(RuntimeError, match="the wait has not ended"):
+                read()
+        awaited.end("done")
+        assert (awaited.ended(), awaited.result(), awaited.has_news()) == ("done", "done", True)
+        failure = RefusedError("no")
+        awaited.end(failure)
+        assert awaited.ended() is failure
+        with pytest.raises(RefusedError):
+            awaited.result()
+
+    @pytest.mark.parametrize(
+        ("deadline", "failing", "left"),
+        [(None, False, None), (1050, False, 40), (None, True, 595), (1050, True, 40), (1700, True, 595)],
+    )
+    def test_has_two_limits(self, deadline: float | None, failing: bool, left: float | None) -> None:
+        awaited = BareWait(deadline)
+        if failing:
+            awaited.record_failed_poll(cut(), at(5))
+        assert awaited.seconds_left(at(10)) == left
+        awaited.end("done")
+        assert awaited.seconds_left(at(10)) is None
+
+    def test_counts_failed_polls_until_one_succeeds(self) -> None:
+        awaited, failure = BareWait(), cut()
+        for number in (1, 2, 3):
+            awaited.record_failed_poll(failure, at(number))
+            assert (awaited.failed_polls, awaited.failure) == (number, failure)
+        awaited.record_poll(SearchResult({}), at(4))
+        assert (awaited.failed_polls, awaited.failure) == (0, None)
+        assert [(note.text, note.warning) for note in awaited.notes] == [
+            (f"Polls are failing; still waiting. {failure}", True),
+            ("Polls succeed again", False),
+        ]
+        awaited.record_poll(SearchResult({}), at(5))
+        assert len(awaited.notes) == 2
+
+    @pytest.mark.parametrize(("now", "ends"), [(600.5, False), (601, True)])
+    def test_ends_when_polls_have_failed_for_long(self, now: float, ends: bool) -> None:
+        awaited, failure = BareWait(), cut()
+        awaited.record_failed_poll(failure, at(1))
+        awaited.record_failed_poll(failure, at(now))
+        assert (awaited.ending is not None) is ends
+        if ends:
+            assert isinstance(awaited.ending, InterruptedCallError)
+            assert awaited.ending.problem == "cut; polls have failed for 600 s ('max_poll_failure_time')"
+            assert failure.problem == "cut", "other waits may share the error"
+
+    def test_refused_credentials_end_it_without_a_note(self) -> None:
+        awaited, refused = BareWait(), AuthenticationError("no")
+        awaited.record_failed_poll(refused, at(1))
+        assert (awaited.ending, awaited.notes) == (refused, [])
+        awaited.resume()
+        assert (awaited.ending, awaited.failed_polls, awaited.failure) == (None, 0, None)
+
+    @pytest.mark.parametrize("connection", [None, "own_conn", "other_conn"])
+    def test_an_error_names_the_connection_of_the_wait(self, connection: str | None) -> None:
+        """Waits of several connections may share a poll, and its error."""
+        failure = cut()
+        failure.connection = "own_conn"
+        awaited = BareWait(outcome=failure)
+        awaited.record_poll(SearchResult({}), at(1), connection)
+        assert awaited.failure is not None
+        assert awaited.failure.connection == (connection or "own_conn")
+        assert (awaited.failure is failure) is (connection != "other_conn")
+        assert failure.connection == "own_conn"
+
+    def test_an_ended_wait_stays_as_it_ended(self) -> None:
+        awaited = BareWait(1000, outcome=cut())
+        awaited.end("done")
+        awaited.record_poll(SearchResult({}), at(1))
+        assert (awaited.ending, awaited.failed_polls) == ("done", 0)
+
+    @pytest.mark.parametrize(("now", "ends"), [(49.9, False), (50, True)])
+    def test_a_passed_deadline_ends_it(self, now: float, ends: bool) -> None:
+        records: tuple[Callable[[BareWait], None], ...] = (
+            lambda one: one.record_poll(SearchResult({}), at(now)),
+            lambda one: one.record_failed_poll(cut(), at(now)),
+            lambda one: one.check_deadline(at(now)),
+        )
+        for record in records:
+            awaited = BareWait(1050)
+            awaited.deadline_argument = "execution_timeout"
+            record(awaited)
+            assert isinstance(awaited.ending, WaitTimeoutError) is ends
+            if ends:
+                words = "The wait for an answer timed out at 1970-01-01 00:17:30 UTC ('execution_timeout')"
+                assert words in str(awaited.ending)
+
+
+class TestInstanceWait:
+    def test_asks_by_id_with_the_last_state_or_by_key(self, make: Make) -> None:
+        key = BusinessKey("k")
+        for awaited, ids, keys in (
+            (wait.InstanceWait(WaitCondition(), instance_id="7"), {"7": None}, set()),
+            (wait.InstanceWait(WaitCondition(), instance_id="7", key=key), {"7": None}, set()),
+            (wait.InstanceWait(WaitCondition(), seen=make("8")), {"8": "Running"}, set()),
+            (wait.InstanceWait(WaitCondition(), key=key), {}, {key}),
+        ):
+            sought = SearchRequest()
+            awaited.add_to_query(sought)
+            assert (sought.ids, sought.keys) == (ids, keys)
+
+    def test_needs_an_id_or_a_key(self) -> None:
+        with pytest.raises(RuntimeError, match="a wait needs an instance id or a business key"):
+            wait.InstanceWait(WaitCondition()).add_to_query(SearchRequest())
+
+    def test_polls_may_fail_for_ten_minutes_by_default(self) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), instance_id="7")
+        awaited.record_failed_poll(cut(), at(0))
+        awaited.record_failed_poll(cut(), at(599))
+        assert awaited.ending is None
+        awaited.record_failed_poll(cut(), at(600))
+        assert isinstance(awaited.ending, InterruptedCallError)
+
+    def test_knows_what_it_was_told_and_what_it_has_seen(self, make: Make) -> None:
+        told = KnownIdentity(("Asked For",), "k")
+        assert wait.InstanceWait(WaitCondition(), instance_id="7", known=told).known == told
+        assert wait.InstanceWait(WaitCondition(), instance_id="7").known == KnownIdentity()
+        seen = make(business_key="z")
+        assert wait.InstanceWait(WaitCondition(), seen=seen).known == KnownIdentity(("Approval",), "z")
+        assert wait.InstanceWait(WaitCondition(), seen=seen, known=told).known == told
+
+    def test_is_inconclusive_after_a_failed_poll_and_while_its_instance_is_missing(self, make: Make) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), instance_id="002N1")
+        assert not awaited.is_inconclusive()
+        awaited.record_failed_poll(cut(), at(1))
+        assert awaited.is_inconclusive()
+        awaited.record_poll(found(make()), at(2))
+        assert not awaited.is_inconclusive()
+        awaited.record_poll(found(), at(3))
+        assert awaited.is_inconclusive()
+        awaited.record_poll(found(make()), at(4))
+        assert not awaited.is_inconclusive()
+        awaited.record_poll(found(), at(5))
+        awaited.end(make())
+        assert not awaited.is_inconclusive()
+
+    def test_an_instance_that_shows_again_is_missed_anew(self, make: Make) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), seen=make())
+        for begun in (0, 1000):
+            for after in (0, 30, 59):
+                awaited.record_poll(found(), at(begun + after))
+                assert awaited.ending is None
+            awaited.record_poll(found(make()), at(begun + 100))
+        awaited.record_poll(found(), at(2000))
+        awaited.record_poll(found(), at(2030))
+        awaited.record_poll(found(), at(2060))
+        assert isinstance(awaited.ending, InstanceNotFoundError)
+        assert [note.warning for note in awaited.notes] == [True] * 3
+
+    def test_an_unchanged_instance_is_no_news(self, make: Make) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), seen=make())
+        awaited.record_poll(found(make()), at(1))
+        assert awaited.notes == []
+        later = make(state="Waiting for user interaction")
+        awaited.record_poll(found(later), at(2))
+        assert [(note.text, note.warning) for note in awaited.notes] == [(f"Now {later}", False)]
+        assert awaited.seen == later
+
+
+@pytest.mark.parametrize(
+    ("polls", "seconds", "grace", "gone"),
+    [
+        (3, 60, 60, True),
+        (2, 600, 60, False),
+        (3, 59, 60, False),
+        (3, 60, 90, False),
+        (3, 90, 90, True),
+        (3, 60, 0, True),
+    ],
+)
+def test_gone_needs_polls_and_time(polls: int, seconds: float, grace: float, gone: bool) -> None:
+    assert wait.is_gone(polls, seconds, grace) is gone
+
+
+def found(*rows: BpmInstance) -> SearchResult:
+    """Return the result of a complete poll for the instance ``002N1``."""
+    result = SearchResult({"002N1": None})
+    for state in states.STATES:
+        result.add_list(state, [row for row in rows if row.state == state])
+    return result
 
 
 STATE = st.sampled_from([*states.STATES, "Unheard Of"])

@@ -78,6 +78,24 @@ def test_the_first_poll_reports_with_include_existing() -> None:
     assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, COMPLETED)) == ["3"]
 
 
+def test_has_no_news_before_the_first_poll() -> None:
+    watch = ends([])
+    assert watch.has_news() is False
+    watch.mark_reported({"01x"})  # has to be stored, after the next poll
+    assert watch.has_news() is False
+    poll(watch, order(1, RUNNING))
+    assert watch.has_news() is False
+    watch.record_poll(result_of(watch), at(1))
+    assert watch.has_news() is True
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
+def test_other_processes_hide_none_of_its_own(numbers: tuple[int, ...]) -> None:
+    watch = ends([])
+    rows = [order(number, COMPLETED, name="Other" if number == 1 else NAME) for number in numbers]
+    assert sorted(poll(watch, *rows)) == ["2", "3"]
+
+
 def test_ignores_other_processes() -> None:
     watch = ends([])
     assert poll(watch, order(1, COMPLETED, name="Other"), order(2, RUNNING)) == []
@@ -241,6 +259,90 @@ class TestFailingLists:
         again = [order(1, WAITING), order(1, WAITING, "Other"), order(2, WAITING), order(2, WAITING, "Other")]
         assert poll(watch, *again) == []
         assert poll(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
+        again = [order(1, WAITING), order(1, WAITING, "Other")]
+        assert poll(watch, order(3, WAITING), *again, order(4, WAITING)) == ["3", "4"]
+
+
+def result_of(watch: Watch, *rows: BpmInstance) -> SearchResult:
+    """Return the result of a poll with these rows, newest last."""
+    sought = SearchRequest()
+    watch.add_to_query(sought)
+    search_result = SearchResult({}, (), sought.lists)
+    for state in sought.lists:
+        search_result.add_list(state, [row for row in reversed(rows) if row.state == state])
+    return search_result
+
+
+class TestSortingAhead:
+    """Long lists are sorted in another thread, before their poll is recorded."""
+
+    def test_only_the_lists_of_its_targets_are_sorted(self) -> None:
+        watch = ends([])
+        search_result = result_of(watch, order(1, COMPLETED), order(2, BROKEN), order(3, BROKEN))
+        assert watch.rows_to_sort(search_result) == 3
+        assert watch.rows_to_sort(SearchResult({}, (), {RUNNING})) == 0
+        assert watch.size == 0
+        watch.sort_rows(search_result)
+        assert watch.size == 0, "nothing else changes"
+        watch.record_poll(search_result, at(0))
+        assert [entry.instance.id for entry in watch.entries] == ["1", "2", "3"]
+        assert watch.size == 3
+
+    def test_what_was_sorted_counts_for_its_own_poll(self) -> None:
+        watch = ends([])
+        earlier, later = result_of(watch, order(1, COMPLETED)), result_of(watch, order(2, COMPLETED))
+        watch.sort_rows(earlier)
+        watch.record_poll(later, at(0))
+        assert [entry.instance.id for entry in watch.entries] == ["2"]
+
+    def test_is_used_as_it_was_sorted(self) -> None:
+        watch = ends([])
+        search_result = result_of(watch, order(1, COMPLETED))
+        watch.sort_rows(search_result)
+        search_result.lists[COMPLETED] = []  # is read once
+        watch.record_poll(search_result, at(0))
+        assert [entry.instance.id for entry in watch.entries] == ["1"]
+
+
+def test_counts_only_polls_that_have_read_all_lists() -> None:
+    watch = ends()
+    for polls, row in enumerate((order(1, COMPLETED), order(2, COMPLETED))):
+        assert watch.polls == polls
+        poll(watch, row)
+    part(watch, failing=BROKEN)
+    assert watch.polls == 2
+
+
+def test_what_is_stored_changes_with_each_report_and_each_leave() -> None:
+    watch = Watch(WatchTargets.of(NAME, [WAITING], None), [])
+    poll(watch, order(1, RUNNING))
+    assert watch.is_saved
+    watch.mark_reported(set())
+    assert watch.is_saved
+    poll(watch, order(1, WAITING))
+    assert not watch.is_saved
+    watch.is_saved = True
+    poll(watch, order(1, WAITING))
+    assert watch.is_saved
+    poll(watch, order(1, RUNNING))
+    assert watch.is_saved is False
+
+
+def test_a_baseline_has_to_be_stored() -> None:
+    watch = ends()
+    assert watch.is_saved
+    poll(watch)
+    assert not watch.is_saved
+    said(watch)
+    assert not watch.has_news(), "it was acknowledged"
+
+
+def test_says_how_many_existing_instances_it_reports() -> None:
+    watch = ends(include_existing=True)
+    poll(watch, order(1, COMPLETED), order(2, BROKEN))
+    assert said(watch) == [
+        f"Watching {WatchTargets.of(NAME, None, None)}; 2 are already there and are reported"
+    ]
 
 
 def test_warns_once_about_a_truncated_list() -> None:
@@ -248,6 +350,8 @@ def test_warns_once_about_a_truncated_list() -> None:
     rows = [order(number, COMPLETED) for number in range(100)]
     poll(watch, *rows)
     poll(watch, *rows)
+    (note,) = watch.notes
+    assert note.warning
     (words,) = said(watch)
     assert words.startswith("The list of state 'Completed OK' has exactly 100 rows and may be truncated")
 
