@@ -138,6 +138,7 @@ OTHER: dict[str, Any] = {
     "start_grace": 1,
     "instance_lookup": "auto",
     "instance_url": "https://{host}/{instance_id}",
+    "record": "/transcripts",
 }
 
 
