@@ -170,7 +170,9 @@ class Airflow(DeployedAirflow):
         If it learns that only when the task has resumed, which a busy machine makes possible, it takes the task for one that was
         killed from outside.
         """
-        key = f"TaskInstanceKey(dag_id='{dag_id}', task_id='{task_id}', run_id='{run_id}', try_number={tries},"
+        key = (
+            f"TaskInstanceKey(dag_id='{dag_id}', task_id='{task_id}', run_id='{run_id}', try_number={tries},"
+        )
         reports = self.scheduler.output().splitlines()
         return any("Received executor event with state success" in line and key in line for line in reports)
 
