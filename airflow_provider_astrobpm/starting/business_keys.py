@@ -208,5 +208,5 @@ class TaskIdentity:
 def _resembles(key: str | None, prefix: str) -> bool:
     """Return whether a key ends within the prefix or begins with it, ignoring case and a prefix added by the server."""
     folded, whole = (key or "").strip().lower(), prefix.lower()
-    at = folded.find(whole[:SHORTEST_CUT])
-    return at >= 0 and (whole.startswith(folded[at:]) or folded[at:].startswith(whole))
+    places = (at for at in range(len(folded)) if folded.startswith(whole[:SHORTEST_CUT], at))
+    return any(whole.startswith(folded[at:]) or folded.startswith(whole, at) for at in places)

@@ -309,7 +309,7 @@ DISTINCTIVE = st.text(
     max_size=40,
 ).filter(
     # Hypothesis also tries names that stand in the code, which are no values.
-    lambda text: sum(each.isalnum() for each in text) > 9 and not re.fullmatch("[A-Za-z_. ]+", text)
+    lambda text: sum(each.isalnum() for each in text) > 9 and not re.fullmatch("[A-Za-z_. /-]+", text)
 )
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 

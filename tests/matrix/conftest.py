@@ -31,7 +31,7 @@ DAG_COUNT = 25
 LATER = {"loops.py": ("3.4", 4)}
 """DAG files that older lines cannot import: the first line that can, and the number of their DAGs."""
 READS = 5  # of what Airflow does not answer in time
-PATIENCE = 100.0  # seconds to wait for an expected condition: all runs begin together
+PATIENCE = 240.0  # seconds to wait for an expected condition: all runs begin together
 GRACE = 1  # seconds after which a started instance certainly shows in the lists
 PROCESSES = "processes: [{name: TakesAWhile, steps: [{state: Running, for: 8}, {end: {}}]}]"
 """A process that is certainly open when its start has returned, also on a busy machine."""

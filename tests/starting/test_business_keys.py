@@ -130,6 +130,15 @@ def test_recognises_a_key_in_another_case_padded_or_prefixed(change: Callable[[s
     assert TASK.read_batch(change(TASK.batch_key(key))) == key
 
 
+@pytest.mark.parametrize("added", ["a", "a" * 16, "a" * 30 + "."])
+def test_resembles_itself_behind_a_prefix_that_looks_like_its_own_beginning(added: str) -> None:
+    """The server may put anything in front of a key."""
+    task = TaskIdentity("a" * 20, "r", "approve")
+    for key in (task.key(1), task.key(1)[:30]):
+        assert task.resembles(added + key)
+    assert task.read(added + task.key(1)) == (1, 1)
+
+
 @given(task=IDENTITIES, other=IDENTITIES, length=st.integers(0, 64))
 def test_a_cut_off_key_resembles_the_keys_of_its_task(
     task: TaskIdentity, other: TaskIdentity, length: int
