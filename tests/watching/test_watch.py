@@ -285,7 +285,7 @@ class TestSortingAhead:
         watch.sort_rows(search_result)
         assert watch.size == 0, "nothing else changes"
         watch.record_poll(search_result, at(0))
-        assert [entry.instance.id for entry in watch.entries] == ["1", "2", "3"]
+        assert [one.id for one in watch.entries.values()] == ["1", "2", "3"]
         assert watch.size == 3
 
     def test_what_was_sorted_counts_for_its_own_poll(self) -> None:
@@ -293,7 +293,7 @@ class TestSortingAhead:
         earlier, later = result_of(watch, order(1, COMPLETED)), result_of(watch, order(2, COMPLETED))
         watch.sort_rows(earlier)
         watch.record_poll(later, at(0))
-        assert [entry.instance.id for entry in watch.entries] == ["2"]
+        assert [one.id for one in watch.entries.values()] == ["2"]
 
     def test_is_used_as_it_was_sorted(self) -> None:
         watch = ends([])
@@ -301,7 +301,7 @@ class TestSortingAhead:
         watch.sort_rows(search_result)
         search_result.lists[COMPLETED] = []  # is read once
         watch.record_poll(search_result, at(0))
-        assert [entry.instance.id for entry in watch.entries] == ["1"]
+        assert [one.id for one in watch.entries.values()] == ["1"]
 
 
 def test_counts_only_polls_that_have_read_all_lists() -> None:
