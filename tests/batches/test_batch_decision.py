@@ -587,6 +587,16 @@ class TestCustomKeys:
                 assert found is ((number, instance.id) in {(1, "8"), (3, "9")})
         assert not is_recorded_instance(BatchRecord(generation=2), 1, "mine", first)
 
+    @pytest.mark.parametrize(
+        ("own_keys", "signature"),
+        [({1: "mine", 3: "theirs"}, "KdXrsQzdcQ6SfAeT"), ({1: "\ud800"}, "TVVn6LxIyQYyr_rY")],
+        ids=["two", "half a surrogate pair"],
+    )
+    def test_the_signature_of_the_keys_is_the_one_in_records_of_older_versions(
+        self, own_keys: dict[int, str], signature: str
+    ) -> None:
+        assert batch_request(own_keys=own_keys).keys_signature() == signature
+
     def test_without_custom_keys_nothing_is_recorded_of_them(self, make: Make) -> None:
         plain = batch_request()
         assert (plain.keys_signature(), plain.instance_signatures({1: make("8")})) == (None, None)

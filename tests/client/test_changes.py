@@ -298,6 +298,15 @@ def test_what_is_decided_before_anything_is_sent(
     assert found.seen is (None if action == "delete" and error is None else seen)
 
 
+def test_an_error_that_leaves_no_doubt_is_passed_on_as_it_is(make: Any) -> None:
+    assert ChangeAttempt("002N1", "set", REFUSED).judge().error is REFUSED
+    lost = ChangeAttempt("002N1", "set", LOST).judge().error
+    assert lost is not LOST
+    assert str(lost).startswith("it failed; the variables may have been set anyway")
+    shown = ChangeAttempt("002N1", "suspend", make(**OPEN)).judge(make(**OPEN))
+    assert shown.note.startswith("accepted, but shows no effect yet")
+
+
 GATEWAY = failure(RefusedError, res_code=None)
 
 
