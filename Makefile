@@ -69,7 +69,7 @@ test-deployment: $(BROWSER_STAMP) $(HA_STAMP)  ## Run the tests against an Airfl
 test-browser: $(BROWSER_STAMP)  ## Run the tests of the emulator's page in a browser (needs Debian, takes TESTS too)
 	@$(BIN)/pytest -m browser -n 0 -q tests/browser $(TESTS)
 
-# Only the tests of deployments and the soak need PostgreSQL's drivers and Celery.
+# Only the tests of deployments, the matrix and the soak need PostgreSQL's drivers and Celery.
 $(HA_STAMP): $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group ha --constraints $(CONSTRAINTS)
 	@touch $@
@@ -111,7 +111,7 @@ $(NEXT_STAMP): pyproject.toml $(NEXT_CONSTRAINTS) | $(STAMP)
 test-next: $(NEXT_STAMP)  ## Run the tests of the next Airflow, a pre-release, in an environment of its own (takes TESTS too)
 	@$(NEXT_BIN)/pytest -m next -n 0 -q tests/next $(TESTS)
 
-test-matrix: $(STAMP)  ## Run the wheel on every line of Airflow (LINES="3.0 3.4=smoke" chooses, DEPTH=smoke for less), and write docs/versions.md
+test-matrix: $(HA_STAMP)  ## Run the wheel on every line of Airflow (LINES="3.0 3.4=smoke" chooses, DEPTH=smoke for less), and write docs/versions.md (needs Debian)
 	@PYTHONPATH=.:scripts $(BIN)/python -m tests.matrix --depth $(DEPTH) --jobs $(JOBS) $(LINES)
 
 test-interleavings: $(STAMP)  ## Run the poller through 100000 random interleavings (INTERLEAVINGS=n for another number)
