@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -12,6 +14,16 @@ from airflow_provider_astrobpm.client import timestamps
 from airflow_provider_astrobpm.client.timestamps import Placement
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=timezone.utc)
+
+
+@pytest.fixture(params=["UTC", "Asia/Shanghai"])
+def _local_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give this machine a time zone."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -42,6 +54,7 @@ def test_parse_accepts_only_plausible_times_in_the_documented_format(
     assert (timestamps.parse(stamp) is not None) is is_read
 
 
+@pytest.mark.usefixtures("_local_zone")
 @pytest.mark.parametrize(
     ("hours", "is_credible"), [(0, True), (-14, True), (14, True), (-14.1, False), (14.1, False)]
 )
