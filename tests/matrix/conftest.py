@@ -30,6 +30,11 @@ DAGS = Path(__file__).parent / "dags"
 DAG_COUNT = 25
 LATER = {"loops.py": ("3.4", 4)}
 """DAG files that older lines cannot import: the first line that can, and the number of their DAGs."""
+MISSES_HEARTBEATS_SOON = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+}
+"""Only so Airflow 3.0 sees that a task has died, or was cleared while it ran. 3.4.0b2 may fail at it."""
 READS = 5  # of what Airflow does not answer in time
 PATIENCE = 240.0  # seconds to wait for an expected condition: all runs begin together
 GRACE = 1  # seconds after which a started instance certainly shows in the lists
@@ -196,11 +201,10 @@ def airflow(line: Line, begun: dict[str, Begin], observations: Observations) -> 
             "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",  # off by default on Airflow 3.0
             # On Airflow 3.0 a callback makes the DAGs of its file stale until the file is parsed again.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
-            # How soon Airflow 3.0 sees that a task has died, or was cleared while it ran.
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
             "MATRIX_LATE": str(LATE),
         }
+        if line.name == "3.0":
+            settings |= MISSES_HEARTBEATS_SOON
         install_services(stack)
         settings[DATABASE_VARIABLE] = f"postgresql+psycopg2://{start_postgres(stack)}"
         deployment = Deployment(stack, emulator, os.environ["MATRIX_PROGRAMS"], **{**settings, **connections})
