@@ -212,7 +212,7 @@ def _check_whole(state: str, rows: Sequence[BpmInstance], matches: KeyMatches) -
     is_ordered = _is_ordered(newest, oldest)
     if _ids(rows) == _ids(oldest_first) and (row_count(rows) == 1 or is_ordered):
         return
-    if not is_ordered and len({row.start_time for row in rows}) == 1:
+    if len({row.start_time for row in rows}) == 1:
         descending = yield operations.query(state, order_field="id", order_type="desc")
         ascending = yield operations.query(state, order_field="id", order_type="asc")
         matches.add_list(ascending)

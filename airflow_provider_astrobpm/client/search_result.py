@@ -87,7 +87,7 @@ class SearchResult:
         self._last_seen = last_seen
         self._wanted_lists = wanted_lists
         self._reads_only = reads_only
-        self._keys: dict[str, list[BusinessKey]] = {}
+        self._keys: dict[str | None, list[BusinessKey]] = {}
         self._matches: dict[BusinessKey, dict[str, BpmInstance]] = {key: {} for key in keys}
         for key in self._matches:
             self._keys.setdefault(key.value, []).append(key)
@@ -203,7 +203,7 @@ class SearchResult:
         for row in rows:
             if row.id in self._last_seen:
                 self._add_row(self.instances, row)
-            for key in self._keys.get(row.business_key or "", ()):
+            for key in self._keys.get(row.business_key, ()):
                 if key.bpm_name in (None, row.name):
                     self._add_row(self._matches[key], row)
 

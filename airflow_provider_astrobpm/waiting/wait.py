@@ -300,15 +300,14 @@ class InstanceWait(BaseWait["BpmInstance"]):
         return None
 
     def _record_missing(self, error: InstanceNotFoundError, now: float) -> None:
+        self._missing_polls += 1
         if self.instance_id is None:
-            if self._missing_polls == 0:
+            if self._missing_polls == 1:
                 self._note(f"{error.problem}; it may still be started")
-            self._missing_polls += 1
             return
         if self._missing_since is None:
             self._missing_since = now
             self._note(f"{error.problem}; polling again", warning=True)
-        self._missing_polls += 1
         if is_gone(self._missing_polls, now - self._missing_since, self.grace):
             self.end(error)
 

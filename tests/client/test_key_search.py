@@ -111,6 +111,18 @@ def test_an_unreadable_row_with_a_key_that_resembles_is_in_doubt() -> None:
         assert (matches.why_incomplete(None, NAME) is not None) is is_doubt
 
 
+@pytest.mark.parametrize("before", [[], [[]], [[row("2")]]], ids=["first", "after none", "after one"])
+@pytest.mark.parametrize("after", [[], [[]], [[row("3")]]], ids=["last", "before none", "before one"])
+def test_an_unreadable_row_of_any_list_is_in_doubt(
+    before: list[list[BpmInstance]], after: list[list[BpmInstance]]
+) -> None:
+    odd = UnreadableRow(reason="it is odd", unread=frozenset({"businessKey"}), id="1", name=NAME)
+    matches = KeyMatches(lambda _one: False, clock=lambda: NOW)
+    for rows in (*before, Rows([], [odd]), *after):
+        matches.add_list(rows)
+    assert "because it is odd" in str(matches.why_incomplete(NOW, NAME))
+
+
 def test_unreadable_row_counts_in_the_length_of_its_list() -> None:
     """A list with one readable and one unreadable row has two rows."""
     odd = UnreadableRow(
@@ -349,11 +361,15 @@ def test_rows_without_a_start_time_are_the_oldest() -> None:
 
 
 def test_only_rows_of_the_same_second_are_requested_by_id() -> None:
-    for rows, is_asked in (
-        ([row(str(number), stamp) for number, stamp in enumerate(times(9))], False),
-        ([row(str(number)) for number in range(9)], True),
+    dated = [row(str(number), stamp) for number, stamp in enumerate(times(9))]
+    same_second = [row(str(number)) for number in range(9)]
+    for rows, ordered, is_asked in (
+        (dated, True, False),
+        (dated, False, False),
+        (same_second, True, True),
+        (same_second, False, True),
     ):
-        server = Server(rows, cap=5)
+        server = Server(rows, cap=5, ordered=ordered)
         search(server)
         assert any(query["orderField"] == "id" for query in server.queries) is is_asked
 

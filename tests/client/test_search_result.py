@@ -27,7 +27,11 @@ from airflow_provider_astrobpm.client.errors import (
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.key_form import BusinessKey
 from airflow_provider_astrobpm.client.operations import Operation
-from airflow_provider_astrobpm.client.search_result import MAX_CONSECUTIVE_FAILURES, SearchResult
+from airflow_provider_astrobpm.client.search_result import (
+    MAX_CONSECUTIVE_FAILURES,
+    UNREADABLE_ADVICE,
+    SearchResult,
+)
 from airflow_provider_astrobpm.client.wire import Rows, UnreadableRow
 from tests.support.memory_server import instance
 
@@ -91,6 +95,16 @@ class TestSearchById:
             stage(server()).run(search.find({"1": None})).instance_or_error("1"), InstanceNotFoundError
         )
 
+    def test_a_missing_instance_has_the_error_of_the_list_that_most_likely_shows_it(self) -> None:
+        found = SearchResult({"1": RUNS, "2": WAITS, "3": NEW, "4": None})
+        failures = {WAITS: too_long(), RUNS: too_long()}
+        for state, error in failures.items():
+            found.add_failed_list(state, error)
+        assert found.stopped_by is None
+        errors = [found.instance_or_error(one) for one in "1234"]
+        # An instance that was last seen elsewhere, or not at all, may be in any list that failed.
+        assert errors == [failures[RUNS], failures[WAITS], failures[WAITS], failures[WAITS]]
+
     def test_reading_by_id_replaces_a_failed_list(self, stage: Any) -> None:
         endpoint = search.EndpointTraits()
         endpoint.reads_by_id = True
@@ -118,6 +132,49 @@ class TestSearchById:
         search_result = stage(answer).run(search.find(dict.fromkeys("1234"), lookup="by_id"))
         kinds = [type(search_result.instance_or_error(one)) for one in "1234"]
         assert kinds == [BpmInstance, AuthenticationError, AuthenticationError, AuthenticationError]
+
+    def test_with_by_id_a_stopped_search_leaves_open_only_what_it_did_not_read(self) -> None:
+        found = SearchResult(dict.fromkeys("1234"), reads_only=True)
+        failures = [ServerError("x"), ServerError("y")]
+        found.add_read("1", None)
+        found.add_failed_read("2", failures[0])
+        found.add_failed_read("3", failures[1])
+        assert found.stopped_by is failures[1]
+        assert isinstance(found.instance_or_error("1"), InstanceNotFoundError)
+        assert [found.instance_or_error(one) for one in "234"] == [failures[0], failures[1], failures[1]]
+
+    @pytest.mark.parametrize(
+        ("lists_anything", "refusal", "problem", "advice"),
+        [
+            (True, None, "instance '1' is in none of the states", InstanceNotFoundError.advice),
+            (
+                True,
+                RefusedError("no"),
+                "instance '1' is in none of the states, and could not be read by its id either",
+                InstanceNotFoundError.advice,
+            ),
+            (
+                False,
+                RefusedError("no"),
+                "instance '1' could not be read by its id",
+                (
+                    "Either it does not exist, or this endpoint cannot read instances by id (undocumented). In that case set the "
+                    "extra 'instance_lookup' to \"list\"."
+                ),
+            ),
+        ],
+    )
+    def test_what_was_not_found_says_how_it_was_searched_for(
+        self, lists_anything: bool, refusal: CallError | None, problem: str, advice: str
+    ) -> None:
+        found = SearchResult({"1": None})
+        if lists_anything:
+            found.add_list(RUNS, [])
+        if refusal is not None:
+            found.add_failed_read("1", refusal)
+        missing = found.instance_or_error("1")
+        assert isinstance(missing, InstanceNotFoundError)
+        assert (missing.problem, missing.advice) == (problem, advice)
 
     def test_malformed_first_read_by_id_is_not_repeated(self, stage: Any) -> None:
         seen = []
@@ -173,6 +230,42 @@ class TestSearchStops:
         assert search_result.instance("1").state == NEW
         assert search_result.failure is None
         assert isinstance(search_result.match_or_error(KEY), type(failure))
+
+    @pytest.mark.parametrize(
+        ("outcomes", "stops"),
+        [
+            (["down"], False),
+            (["down", "down"], True),
+            (["down", "answer", "down"], False),
+            (["down", "too long", "down"], False),
+            (["too long", "down"], False),
+            (["too long", "down", "down"], True),
+            (["too long", "too long", "too long"], False),
+        ],
+        ids=str,
+    )
+    def test_only_failures_of_a_server_that_seems_down_add_up(self, outcomes: list[str], stops: bool) -> None:
+        found = SearchResult({"1": None})
+        for state, outcome in zip(ALL, outcomes, strict=False):
+            if outcome == "answer":
+                found.add_list(state, [])
+            else:
+                found.add_failed_list(state, ServerError("x") if outcome == "down" else too_long())
+        assert (found.stopped_by is not None) is stops
+
+    def test_a_server_that_has_answered_is_not_down(self) -> None:
+        found = SearchResult({}, wanted_lists=[RUNS, WAITS, NEW])
+        failures = [ServerError("x"), ServerError("y")]
+        found.add_list(DONE, [])
+        found.add_failed_list(RUNS, failures[0])
+        found.add_failed_list(WAITS, failures[1])
+        assert found.stopped_by is failures[1]
+        assert found.failure is None
+        assert [found.failure_of(state) for state in (RUNS, WAITS, NEW)] == [
+            failures[0],
+            failures[1],
+            failures[1],
+        ]
 
     def test_server_counts_as_down_if_every_call_failed(self, stage: Any) -> None:
         failure = RefusedError("no")
@@ -363,6 +456,14 @@ class TestContradictions:
         search_result = stage(server(*rows)).run(search.find({}, lists=lists))
         assert set(search_result.contradictions) == {"1"}
 
+    def test_contradictions_of_each_list_count(self) -> None:
+        found = SearchResult(dict.fromkeys("123"))
+        found.add_list(RUNS, [instance("1", RUNS), instance("1", RUNS, name="Another")])
+        found.add_list(WAITS, [instance("3", WAITS)])
+        found.add_list(NEW, [instance("2", NEW), instance("2", NEW, name="Another")])
+        assert set(found.contradictions) == {"1", "2"}
+        assert found.instance("3").state == WAITS
+
     def test_missing_key_in_one_list_is_no_contradiction(self, stage: Any) -> None:
         rows = instance("1", WAITS, business_key="1"), instance("1", RUNS, business_key="k")
         search_result = stage(server(*rows)).run(search.find({"1": WAITS, "2": RUNS}))
@@ -386,8 +487,9 @@ class TestUnreadableRows:
         assert search_result.instance("2").state == RUNS
         with pytest.raises(
             UnexpectedAnswerError, match="the row of instance '1' in the list of state 'Running' cannot"
-        ):
+        ) as caught:
             search_result.instance("1")
+        assert caught.value.advice == UNREADABLE_ADVICE
         assert isinstance(search_result.match_or_error(KEY), InstanceNotFoundError)
 
     def test_row_without_an_id_may_be_any_missing_instance(self, stage: Any) -> None:

@@ -249,6 +249,14 @@ class TestEnd:
         ):
             awaited.result()
 
+    def test_an_error_names_the_connection_of_the_wait(self) -> None:
+        awaited = BatchWait(WaitCondition(), group(RUNS))
+        search_result = SearchResult(sought(awaited))
+        search_result.contradictions["1"] = errors.UnexpectedAnswerError("odd")
+        awaited.record_poll(search_result, at(1), "my_conn")
+        assert awaited.failure is not None
+        assert awaited.failure.connection == "my_conn"
+
     def test_refused_credentials_fail_a_wait_that_new_ones_can_resume(self) -> None:
         awaited = BatchWait(WaitCondition(), group(OK, RUNS))
         awaited.record_failed_poll(errors.AuthenticationError("no"), at(1))

@@ -340,6 +340,13 @@ def test_bad_conditions_are_refused(arguments: dict[str, Any], words: str) -> No
         WaitCondition.of(**arguments)
 
 
+@pytest.mark.parametrize("argument", ["states", "bp_statuses", "failed_states", "failed_bp_statuses"])
+def test_a_condition_made_from_sets_names_the_bad_argument(argument: str) -> None:
+    blank: dict[str, Any] = {argument: frozenset({" "})}
+    with pytest.raises(ValueError, match=f"^(each of )?{argument} must "):
+        WaitCondition(**blank)
+
+
 def test_none_is_refused() -> None:
     nothing = dict.fromkeys(("states", "bp_statuses", "failed_states", "failed_bp_statuses"), NOT_GIVEN)
     assert given_condition_arguments(**nothing) == {}

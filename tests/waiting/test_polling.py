@@ -81,12 +81,26 @@ def test_pauses_between_polls(failures: PollFailures, jitter: float, seconds: fl
     assert polling.poll_delay(20, failures, NOW.wall, jitter) == seconds
 
 
+THROTTLED_UNTIL_1100 = failures_of(throttled("Thu, 01 Jan 1970 00:18:20 GMT"))
+
+
 @pytest.mark.parametrize(
-    ("deadline", "seconds"), [(None, 20), (1100.0, 20), (1019.0, 19), (1000.0, 0), (900.0, 0)]
+    ("failures", "deadline", "seconds"),
+    [
+        (failures_of(), None, 20),
+        (failures_of(), 1100.0, 20),
+        (failures_of(), 1019.0, 19),
+        (failures_of(), 1000.0, 0),
+        (failures_of(), 900.0, 0),
+        (THROTTLED_UNTIL_1100, None, 100),
+        (THROTTLED_UNTIL_1100, 1050.0, 50),
+    ],
 )
-def test_polls_once_more_at_the_deadline(deadline: float | None, seconds: float) -> None:
+def test_polls_once_more_at_the_deadline(
+    failures: PollFailures, deadline: float | None, seconds: float
+) -> None:
     awaited = InstanceWait(WaitCondition(), instance_id="1", deadline=deadline)
-    assert polling.next_delay(awaited, 20, PollFailures(), NOW, 0.0) == seconds
+    assert polling.next_delay(awaited, 20, failures, NOW, 0.0) == seconds
 
 
 class Scene:
@@ -148,16 +162,24 @@ def test_a_poll_reads_as_the_connection_says(lookup: InstanceLookup, asked: str)
     assert set(scene.asked) == {asked}
 
 
-def test_a_poll_uses_and_adds_to_what_is_known_of_the_endpoint() -> None:
+@pytest.mark.parametrize(
+    ("known", "asked", "learned"),
+    [
+        (None, "get", True),
+        (True, "get", True),
+        (False, "query", False),
+    ],
+)
+def test_a_poll_uses_and_adds_to_what_is_known_of_the_endpoint(
+    known: bool | None, asked: str, learned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = replace(SETTINGS, instance_lookup="auto", base_url="http://known.test")
     traits = search.traits_of_endpoint("http://known.test")
-    try:
-        traits.reads_by_id = True
-        scene = Scene(running, settings)
-        scene.run(scene.polling.poll_once(InstanceWait(WaitCondition(), instance_id="1")))
-        assert scene.asked == ["get"]
-    finally:
-        traits.reads_by_id = None
+    monkeypatch.setattr(traits, "reads_by_id", known)
+    scene = Scene(running, settings)
+    scene.run(scene.polling.poll_once(InstanceWait(WaitCondition(), instance_id="1")))
+    assert set(scene.asked) == {asked}
+    assert traits.reads_by_id is learned
 
 
 def test_a_wait_polls_less_often_while_the_server_is_down() -> None:

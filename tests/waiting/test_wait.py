@@ -499,7 +499,7 @@ class TestBaseWait:
     def test_has_no_result_before_it_ends(self) -> None:
         awaited = BareWait()
         for read in (awaited.ended, awaited.result):
-            with pytest.raises(RuntimeError, match="the wait has not ended"):
+            with pytest.raises(RuntimeError, match="^the wait has not ended$"):
                 read()
         awaited.end("done")
         assert (awaited.ended(), awaited.result(), awaited.has_news()) == ("done", "done", True)
@@ -648,6 +648,43 @@ class TestInstanceWait:
         awaited.record_poll(found(), at(2060))
         assert isinstance(awaited.ending, InstanceNotFoundError)
         assert [note.warning for note in awaited.notes] == [True] * 3
+
+    def test_a_missing_match_is_noted_at_the_first_poll_only(self) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), key=BusinessKey("k"))
+        for now in (0, 60, 120):
+            result = SearchResult({}, [awaited.key])
+            for state in states.STATES:
+                result.add_list(state, [])
+            awaited.record_poll(result, at(now))
+            assert [(note.text, note.warning) for note in awaited.notes] == [
+                ("an instance with business key 'k' is in none of the states; it may still be started", False)
+            ]
+        assert awaited.ending is None
+
+    @pytest.mark.parametrize(
+        ("missing_since", "words"),
+        [(None, ""), (40, "; it has been in none of the states since 1970-01-01 00:17:20 UTC")],
+    )
+    def test_a_timeout_says_what_was_seen_and_what_set_the_deadline(
+        self, missing_since: float | None, words: str, make: Make
+    ) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), seen=make(), deadline=1150)
+        awaited.deadline_argument = "execution_timeout"
+        if missing_since is not None:
+            awaited.record_poll(found(), at(missing_since))
+        awaited.check_deadline(at(150))
+        assert isinstance(awaited.ending, WaitTimeoutError)
+        assert awaited.ending.problem == (
+            "The wait for instance '002N1' timed out at 1970-01-01 00:19:10 UTC ('execution_timeout'); last seen: instance "
+            f"'002N1' of 'Approval' in state 'Running'{words}"
+        )
+
+    def test_only_a_change_that_a_note_would_show_is_news(self, make: Make) -> None:
+        awaited = wait.InstanceWait(WaitCondition(), seen=make())
+        later = make(end_time="2026-01-08 23:59:00")
+        assert later != make()
+        awaited.record_poll(found(later), at(1))
+        assert (awaited.seen, awaited.notes) == (later, [])
 
     def test_an_unchanged_instance_is_no_news(self, make: Make) -> None:
         awaited = wait.InstanceWait(WaitCondition(), seen=make())
