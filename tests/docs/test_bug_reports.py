@@ -35,22 +35,27 @@ def test_the_way_ends_in_a_failing_test(pytester: pytest.Pytester) -> None:
     guide = files()
     (report,) = (text for language, text in BLOCKS if language == "python")
     project = {name: guide[name] for name in ("dags/publish_sales.py", "tests/conftest.py", "pytest.ini")}
-    project |= {"tests/test_record.py": RECORDS, "tests/test_report.py": report}
+    dag = project["dags/publish_sales.py"]
+    project |= {
+        "dags/publish_changed.py": dag.replace('"sales_daily"', CHANGED),
+        "tests/test_record.py": RECORDS,
+        "tests/test_report.py": report,
+        "tests/test_changed.py": report.replace("from publish_sales import", "from publish_changed import"),
+    }
     for path, text in project.items():
         target = pytester.path / path
         target.parent.mkdir(exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    options = ("-q", "-p", "no:cacheprovider")
-    pytester.runpytest_subprocess(*options, "tests/test_record.py", timeout=120).assert_outcomes(passed=1)
-    failing = pytester.runpytest_subprocess(*options, "tests/test_report.py", timeout=120)
-    failing.assert_outcomes(failed=1)
-    failing.stdout.fnmatch_lines([">*assert result.tasks*success*", "E*assert 'failed' == 'success'*"])
-
-    dag = pytester.path / "dags" / "publish_sales.py"
-    dag.write_text(dag.read_text().replace('"sales_daily"', CHANGED))
-    differing = pytester.runpytest_subprocess(*options, "tests/test_report.py", timeout=120)
-    differing.assert_outcomes(failed=1)
-    differing.stdout.fnmatch_lines([">*assert replay.differences == []"])
+    tests = [f"tests/test_{name}.py" for name in ("record", "report", "changed")]
+    done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *tests, timeout=120)
+    done.assert_outcomes(passed=1, failed=2)
+    done.stdout.fnmatch_lines(
+        [
+            ">*assert result.tasks*success*",
+            "E*assert 'failed' == 'success'*",
+            ">*assert replay.differences == []",
+        ]
+    )
 
 
 def test_the_page_shows_a_real_message(tmp_path: Path) -> None:
