@@ -168,7 +168,8 @@ def _twice(document: Any, fields: dict[str, Any]) -> Any:
     rows = document.get("result") if isinstance(document, dict) else None
     if not isinstance(rows, list):
         return document
-    both = [row for each in rows for row in (each, {**each, **fields, "id": each["id"]})]
+    changed = {name: value for name, value in fields.items() if name != "id"}
+    both = [row for each in rows for row in (each, {**each, **changed})]
     return {**document, "result": both}
 
 

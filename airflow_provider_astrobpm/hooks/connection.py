@@ -108,16 +108,16 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("host must contain only a domain, a port and a base path")
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"schema must be https (or http), not {(given_scheme or parts.scheme)!r}")
+        raise ValueError(f"schema must be https (or http), not {validation.shown(given_scheme or parts.scheme)}")
     if given_scheme and given_scheme != parts.scheme:
-        raise ValueError(f"host has scheme {parts.scheme!r}, but schema is {given_scheme!r}")
+        raise ValueError(f"host has scheme {validation.shown(parts.scheme)}, but schema is {validation.shown(given_scheme)}")
     if not parts.hostname or any(character.isspace() for character in host):
-        raise ValueError(f"host {_without_user(host)!r} is not a domain")
+        raise ValueError(f"host {validation.shown(_without_user(host))} is not a domain")
     if connection.port is not None and parts.port and connection.port != parts.port:
         raise ValueError(f"host has port {parts.port}, but port is {connection.port}")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise ValueError(
-            f"http:// to {parts.hostname!r} would send the secret unencrypted; use https, or set the extra "
+            f"http:// to {validation.shown(parts.hostname)} would send the secret unencrypted; use https, or set the extra "
             "'allow_http' to true if this is intended"
         )
     port = parts.port if connection.port is None else connection.port
@@ -167,7 +167,7 @@ def _extras(extra: str | None) -> dict[str, Any]:
         if name not in EXTRAS:
             near = validation.nearest(name, EXTRAS)
             hint = f"did you mean {near!r}?" if near else f"known extras are {', '.join(EXTRAS)}"
-            raise ValueError(f"unknown extra {name!r}; {hint}")
+            raise ValueError(f"unknown extra {validation.shown(name)}; {hint}")
         if value is not None and value != "":
             read[name] = EXTRAS[name](value, f"extra {name!r}")
     if "client_key" in read and "client_cert" not in read:
@@ -252,7 +252,7 @@ def _url_template(value: object, argument: str) -> str:
     if not template.startswith(("https://", "http://")) or not plain.issuperset(fields):
         raise ValueError(
             f"{argument} must be an https:// address with no placeholders but {{host}} and {{instance_id}}, "
-            f"not {_without_user(template)!r}"
+            f"not {validation.shown(_without_user(template))}"
         )
     parts = _split(template, argument)
     if not parts.hostname or parts.username is not None or not template.isprintable() or " " in template:
@@ -262,7 +262,7 @@ def _url_template(value: object, argument: str) -> str:
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError(
             f"{argument} must be an https:// address, or an http:// one of this machine, such as "
-            f"http://127.0.0.1:8765, not {_without_user(template)!r}"
+            f"http://127.0.0.1:8765, not {validation.shown(_without_user(template))}"
         )
     return template
 

@@ -16,6 +16,8 @@ from typing import Any
 from airflow_provider_astrobpm.starting.business_keys import region_of
 from airflow_provider_astrobpm.starting.incident import IncidentKey
 
+MAX_STAMP_CHARS = 64  # longer than any timestamp; an error shows it
+
 
 def incident_key(context: Mapping[str, Any]) -> IncidentKey:
     """Return the incident of a callback.
@@ -63,5 +65,5 @@ def _first(*values: Any) -> str | None:
 def _seconds(moment: Any) -> float | None:
     """Return a moment, which may come as JSON, in seconds since the epoch."""
     if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(moment.replace("Z", "+00:00")[:MAX_STAMP_CHARS])
     return moment.timestamp() if isinstance(moment, datetime) else None

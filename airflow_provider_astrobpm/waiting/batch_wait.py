@@ -192,7 +192,7 @@ class BatchWait(BaseWait[BatchWaitResult]):
                     # Without the id: thousands may be gone for the same reason, and equal reasons are stored once.
                     self._fail(
                         instance_id,
-                        f"it{result.problem.removeprefix(result.sought)}. {result.advice}".rstrip(),
+                        f"it{result.problem.removeprefix(result.sought)}. {result.advice}",
                     )
                 else:
                     self._missing[instance_id] = since, polls + 1

@@ -203,6 +203,22 @@ class TestEnd:
         with pytest.raises(errors.UnexpectedAnswerError, match="odd 2; polls have failed for 60 s"):
             awaited.result()
 
+    def test_of_errors_that_last_equally_long_it_reports_the_first_members(self) -> None:
+        awaited = BatchWait(WaitCondition(), group(RUNS, RUNS), max_poll_failure_time=60)
+        for now in (0, 60):
+            partly(awaited, doubtful="12", now=now)
+        with pytest.raises(errors.UnexpectedAnswerError, match="odd 1; polls have failed for 60 s"):
+            awaited.result()
+
+    def test_a_member_is_missing_since_the_first_poll_without_it_however_late_that_was(self) -> None:
+        awaited = BatchWait(WaitCondition(), group(RUNS, RUNS))
+        late = 100 * MIN_MISSING_SECONDS
+        for number in range(MIN_MISSING_POLLS + 1):
+            poll(awaited, instance("1", RUNS), now=late + number)
+        assert not awaited.so_far().failed
+        poll(awaited, instance("1", RUNS), now=late + MIN_MISSING_SECONDS)
+        assert list(awaited.so_far().failed) == ["2"]
+
     def test_a_poll_that_fails_for_a_member_does_not_count_as_missing(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS, RUNS))
         for now in (0, 20, 40):
@@ -229,6 +245,12 @@ class TestEnd:
         awaited = BatchWait(WaitCondition(), dict.fromkeys("123"), names=["A", "ns__B"])
         poll(awaited, *rows)
         assert list(awaited.result().failed) == ["3"]
+
+    def test_digests_of_names_and_keys_use_all_of_their_32_bits(self) -> None:
+        high = next(text for text in map(str, range(1000)) if hash(text) >> 31 & 1)
+        awaited = BatchWait(WaitCondition(), dict.fromkeys("12"))
+        poll(awaited, instance("1", RUNS, name=high), instance("2", RUNS, business_key=high))
+        assert not awaited.so_far().failed
 
     def test_start_grace_extends_the_time_before_a_member_is_gone(self) -> None:
         awaited = BatchWait(WaitCondition(), group(RUNS))
@@ -404,6 +426,7 @@ def test_polls_may_fail_for_ten_minutes_by_default() -> None:
         ([(0, 100)], ""),
         ([(0, 100), (60, 100)], ""),
         ([(0, 100), (0, 90)], ""),
+        ([(0, 100), (60, 80), (60, 60)], "; 40 a minute, about 2 min left"),
         ([(0, 5094), (60, 4880)], "; 214 a minute, about 23 min left"),
         ([(0, 100), (60, 1)], "; 99 a minute, about 1 min left"),
         ([(0, 100), (120, 99)], "; 30 an hour, about 3 h left"),
@@ -421,6 +444,7 @@ def test_polls_may_fail_for_ten_minutes_by_default() -> None:
         "one measurement",
         "nothing closes",
         "at the same time",
+        "two at the same time",
         "minutes",
         "nearly done",
         "hours",
