@@ -108,9 +108,13 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("host must contain only a domain, a port and a base path")
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"schema must be https (or http), not {validation.shown(given_scheme or parts.scheme)}")
+        raise ValueError(
+            f"schema must be https (or http), not {validation.shown(given_scheme or parts.scheme)}"
+        )
     if given_scheme and given_scheme != parts.scheme:
-        raise ValueError(f"host has scheme {validation.shown(parts.scheme)}, but schema is {validation.shown(given_scheme)}")
+        raise ValueError(
+            f"host has scheme {validation.shown(parts.scheme)}, but schema is {validation.shown(given_scheme)}"
+        )
     if not parts.hostname or any(character.isspace() for character in host):
         raise ValueError(f"host {validation.shown(_without_user(host))} is not a domain")
     if connection.port is not None and parts.port and connection.port != parts.port:
