@@ -501,7 +501,8 @@ class TestAirflow:
         )
         assert added.code == 0, added.err
         done = process(MODULE, "list", "--conn-id", "in_database", "--output", "json")
-        assert (done.code, len(done.rows)) == (0, 1)
+        assert done.code == 0, done.err
+        assert len(done.rows) == 1
 
     def test_definitions_do_not_import_the_commands(self) -> None:
         code = (
