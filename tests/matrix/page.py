@@ -133,7 +133,7 @@ def page(results: list[Result]) -> str:
                 [
                     f"{each.found.get('airflow', each.line.name)}{kind}",
                     each.found.get("python", "none"),
-                    f"{outcome} ({each.depth})",
+                    outcome if each.depth == "half" else f"{outcome} ({each.depth})",
                     f"{each.seconds:.0f} s",
                 ]
             )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from airflow.sdk import ChainRetryPolicy, ExceptionRetryPolicy, RetryAction, RetryDecision, RetryRule
 
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
+from tests.support.retry_policies import call_error
+from tests.support.retry_policies import judged_for_task as judged
 
 pytestmark = pytest.mark.next
 
@@ -19,25 +19,6 @@ pytestmark = pytest.mark.next
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 0.0)
-
-
-def call_error(kind: type[errors.CallError], **attributes: Any) -> errors.CallError:
-    error = kind("it went wrong")
-    for name, value in attributes.items():
-        setattr(error, name, value)
-    return error
-
-
-def judged(error: BaseException, *, past: int = 0, retry_delay: float = 0, **limits: Any) -> RetryDecision:
-    """Return the decision for a task.
-
-    :param past: how often the try was rescheduled before.
-    :param retry_delay: the task's own delay, in seconds.
-    """
-    task = SimpleNamespace(retry_delay=timedelta(seconds=retry_delay))
-    context = cast("Any", {"task": task, "task_reschedule_count": past})
-    decision: RetryDecision = astro_zero_retry_policy(**limits).evaluate(error, 1, 5, context)
-    return decision
 
 
 def seconds_of(decision: RetryDecision) -> float:

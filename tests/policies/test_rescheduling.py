@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pytest
 
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
+from tests.support.retry_policies import call_error
+from tests.support.retry_policies import judged_for_task as judged
 
 try:
     from airflow.sdk import RetryAction, RetryDecision
@@ -52,23 +53,6 @@ def _airflow_3_4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "RetryDecision", Decisions)
     monkeypatch.setattr(random, "random", lambda: 0.0)
     monkeypatch.setattr(time, "time", lambda: 1_000_000_000.0)
-
-
-def call_error(kind: type[errors.CallError], retry_after: str | None = None) -> errors.CallError:
-    error = kind("it went wrong")
-    error.retry_after = retry_after
-    return error
-
-
-def judged(error: BaseException, *, past: Any = 0, retry_delay: float = 0, **limits: Any) -> Any:
-    """Return the decision for a task.
-
-    :param past: how often the try was rescheduled before.
-    :param retry_delay: the task's own delay, in seconds.
-    """
-    task = SimpleNamespace(retry_delay=timedelta(seconds=retry_delay))
-    context = cast("Any", {"task": task, "task_reschedule_count": past})
-    return astro_zero_retry_policy(**limits).evaluate(error, 1, 5, context)
 
 
 DOWN = call_error(errors.ServerError)
@@ -124,7 +108,7 @@ def test_pauses_grow_and_are_at_least_the_delay_of_the_task(
     ],
 )
 def test_comes_back_no_earlier_than_the_server_asks(asked: str, pause: float, words: str) -> None:
-    decision = judged(call_error(errors.ThrottledError, asked))
+    decision = judged(call_error(errors.ThrottledError, retry_after=asked))
     assert decision == Rescheduled(
         pause, f"ThrottledError: an outage uses up no retry, and the server asks to wait {words}"
     )
@@ -133,7 +117,7 @@ def test_comes_back_no_earlier_than_the_server_asks(asked: str, pause: float, wo
 def test_tasks_that_failed_together_come_back_at_different_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 1.0)
     assert judged(DOWN).pause == 15
-    assert judged(call_error(errors.ThrottledError, "120")).pause == 135
+    assert judged(call_error(errors.ThrottledError, retry_after="120")).pause == 135
     assert judged(LOST).pause == 5
 
 

@@ -6,7 +6,6 @@ import inspect
 import random
 import time
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from airflow_provider_astrobpm._airflow.version_compat import has_reschedules
 from airflow_provider_astrobpm.client import errors
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.policies.bpm import astro_zero_retry_policy
+from tests.support.retry_policies import call_error
 
 try:
     from airflow.sdk import RetryAction, RetryDecision
@@ -21,13 +21,6 @@ except ImportError:
     pytest.skip("tasks have no retry_policy before Airflow 3.3", allow_module_level=True)
 
 INSTANCE = BpmInstance(id="002N1", name="Approval", state="Broken", is_closed=True)
-
-
-def call_error(kind: type[errors.CallError], **attributes: Any) -> errors.CallError:
-    error = kind("it went wrong")
-    for name, value in attributes.items():
-        setattr(error, name, value)
-    return error
 
 
 def judged(
