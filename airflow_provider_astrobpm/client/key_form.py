@@ -39,7 +39,7 @@ class KeyForm(NamedTuple):
         for case in ("", "upper", "lower"):
             key = _in_case(sent.strip(), case)
             if core.endswith(key):
-                return cls(core[: -len(key)], case)
+                return cls(core.removesuffix(key), case)
             for kept in range(len(key) - 1, MIN_SUFFIX_CHARS - 1, -1):
                 if core.endswith(key[:kept]):
                     return cls(core[:-kept], case, len(core))

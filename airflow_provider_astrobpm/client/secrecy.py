@@ -81,7 +81,7 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 
 
 def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
-    """Return a JSON document with the secrets in its strings masked. Invalid JSON comes back unchanged.
+    """Return a storable JSON document with the secrets in its strings masked. Invalid JSON comes back unchanged.
 
     Names and keys in the document decide what the client does. So only whole secrets are masked, and no short ones, which may
     occur by chance. Without a secret in the document this takes little time.
@@ -96,7 +96,7 @@ def masked_json(body: bytes, secrets: Iterable[str]) -> bytes:
         return body  # no other JSON parser can read it either
     except RecursionError:
         return json.dumps(MASK_IN_DATA).encode()
-    return body if without == value else json.dumps(without).encode()
+    return body if without == value else json.dumps(texts.storable(without)).encode()
 
 
 def _text_masker(secrets: tuple[str, ...]) -> Callable[[str], str]:

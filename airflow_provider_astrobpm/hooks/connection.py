@@ -105,7 +105,7 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
         host = f"[{host}]"
     given_scheme = (connection.schema or "").strip().lower()
     parts = _split(host if "://" in host else f"{given_scheme or 'https'}://{host}", "host")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if "@" in host or parts.query or parts.fragment:  # what looks like a user may be in the path
         raise ValueError("host must contain only a domain, a port and a base path")
     if parts.scheme not in ("http", "https"):
         raise ValueError(
@@ -116,7 +116,7 @@ def _base_url(connection: AirflowConnection, *, allow_http: bool) -> str:
             f"host has scheme {validation.shown(parts.scheme)}, but schema is {validation.shown(given_scheme)}"
         )
     if not parts.hostname or any(character.isspace() for character in host):
-        raise ValueError(f"host {validation.shown(_without_user(host))} is not a domain")
+        raise ValueError(f"host {validation.shown(host)} is not a domain")
     if connection.port is not None and parts.port and connection.port != parts.port:
         raise ValueError(f"host has port {parts.port}, but port is {connection.port}")
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
@@ -259,9 +259,10 @@ def _url_template(value: object, argument: str) -> str:
             f"not {validation.shown(_without_user(template))}"
         )
     parts = _split(template, argument)
-    if not parts.hostname or parts.username is not None or not template.isprintable() or " " in template:
+    if not parts.hostname or _USER.search(template) or not template.isprintable() or " " in template:
         raise ValueError(
-            f"{argument} must be an address with a host, and without a user, blanks and line breaks"
+            f"{argument} must be an address with a host, and without a user, blanks and line breaks; "
+            "write an @ in its path as %40"
         )
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError(

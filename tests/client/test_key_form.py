@@ -35,6 +35,10 @@ def test_form_of_one_key_predicts_the_others(shown: str, form: KeyForm | None) -
         assert form.shown(KEY) == shown.strip()
 
 
+def test_prefix_is_seen_even_at_a_blank_key() -> None:
+    assert KeyForm.of(" ", "ASTRO:") == KeyForm(prefix="ASTRO:")
+
+
 @pytest.mark.parametrize(
     ("form", "keeps"),
     [

@@ -188,6 +188,10 @@ class TestData:
         body = json.dumps({"name": "SupplierOnboarding", "title": "of\ntwo lines"}).encode()
         assert secrecy.masked_json(body, ("SupplierOnboarding-in-production",)) is body
 
+    def test_masked_document_can_be_stored(self) -> None:
+        body = f'{{"title": "{TOKEN}", "state": "Run\0ning \\ud83d"}}'.encode()
+        assert json.loads(secrecy.masked_json(body, SECRETS))["state"] == "Run\ufffdning \ufffd"
+
     def test_masked_text_is_not_a_valid_name(self) -> None:
         assert secrecy.MASK_IN_DATA == "\ufffd\ufffd\ufffd"
 

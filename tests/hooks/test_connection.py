@@ -191,10 +191,13 @@ def test_instance_url_allows_plain_http_only_on_this_machine(host: str) -> None:
         ({"host": "http://127.0.0.1", "schema": "https"}, "host has scheme 'http', but schema is 'https'"),
         ({"host": "host.example:1", "port": 2}, "host has port 1, but port is 2"),
         ({"host": "https://u:p@host.example"}, "host must contain only a domain"),
+        ({"host": f"https://host.example//u:{SECRET}@proxy.example"}, "host must contain only a domain"),
+        ({"host": f"host.example/u:{SECRET}@proxy.example"}, "host must contain only a domain"),
+        ({"host": "https://@host.example"}, "host must contain only a domain"),
         ({"host": "https://host.example?token=t"}, "host must contain only a domain"),
         ({"host": "https://"}, "is not a domain"),
         ({"host": "host example"}, "is not a domain"),
-        ({"host": f"//user:{SECRET}@host example"}, "host '//[*]{3}@host example' is not a domain"),
+        ({"host": f"//user:{SECRET}@host example"}, "host must contain only a domain"),
         ({"extra": "[" * 50_000}, "extra is not JSON"),
         ({"host": "host.example:port"}, "port"),
         ({"host": "host.example:99999"}, "[Pp]ort"),
@@ -283,6 +286,7 @@ def test_invalid_fields(fields: dict[str, Any], words: str) -> None:
         ({"instance_url": "https://x/\n{instance_id}"}, "without a user, blanks and line breaks"),
         ({"instance_url": "https://u:secret-of-proxy@x/{instance_id}"}, "without a user"),
         ({"instance_url": "http://u:secret-of-proxy@x/{instance_id}"}, "without a user"),
+        ({"instance_url": "https://x//u:secret-of-proxy@y/{instance_id}"}, "an @ in its path as %40"),
     ],
 )
 def test_invalid_extras(extra: dict[str, Any], words: str) -> None:
