@@ -38,6 +38,7 @@ _CODE = re.compile(r"\d{1,3}|405\d{6}|astrozero\.\d{4}|APIGW\.\d{4}", re.ASCII)
 _TIME = re.compile(
     r"\s*\d{4}[-/]\d\d[-/]\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?(Z|[+-]\d\d:?\d\d)?\s*|-", re.ASCII
 )
+_FLAG = re.compile(r"\s*(true|false|-?\d)\s*", re.ASCII | re.IGNORECASE)
 _SECONDS = re.compile(r"-?\d{1,9}(\.\d{1,6})?", re.ASCII)
 _RETRY_AFTER = re.compile(r"\d{1,9}|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.ASCII)
 _MAX_NUMBER = 1e9
@@ -127,8 +128,9 @@ def _matching(pattern: re.Pattern[str]) -> Keeps:
     return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _is_boolean(value: object) -> bool:
-    return isinstance(value, bool) or (isinstance(value, str) and value in ("true", "false"))
+def _is_flag(value: object) -> bool:
+    """Return whether a value is sent as a flag. Other digits than 0 and 1 are kept too: their stand-ins could be 0 or 1."""
+    return isinstance(value, (str, int)) and _FLAG.fullmatch(str(value)) is not None
 
 
 def _is_code(value: object) -> bool:
@@ -157,7 +159,7 @@ _TIMES = ("startTime", "endTime", "createdDate", "lastModifiedDate")
 FIELDS: Mapping[str, Keeps] = {
     **dict.fromkeys(_REPLACED, _never),
     **dict.fromkeys(_TIMES, _matching(_TIME)),
-    **dict.fromkeys(("suspended", "isClosed", "isTest", "active"), _is_boolean),
+    **dict.fromkeys(("suspended", "isClosed", "isTest", "active"), _is_flag),
     **dict.fromkeys(
         ("createdBy.__objectType", "lastModifiedBy.__objectType", "owner.__objectType"), _one_of("User")
     ),
@@ -186,8 +188,8 @@ _PARAMETERS: Mapping[str, Keeps] = {
     "orderField": _one_of(*FIELDS),
     "orderType": _one_of("asc", "desc"),
     "name": _never,
-    "like": _is_boolean,
-    "active": _is_boolean,
+    "like": _is_flag,
+    "active": _is_flag,
     "skip": _matching(_COUNT),
     "limit": _matching(_COUNT),
 }

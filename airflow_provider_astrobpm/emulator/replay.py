@@ -20,7 +20,11 @@ from airflow_provider_astrobpm.emulator.wire_format import ApiResponse, bare, en
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_astrobpm.emulator.transcript_reader import RecordedExchange
+    from airflow_provider_astrobpm.emulator.transcript_reader import (
+        OmittedBody,
+        RecordedAnswer,
+        RecordedExchange,
+    )
 
 TOKEN_LIFETIME_SECONDS = 600
 _TOKEN_PATH_END = "/oauth2/token"  # noqa: S105 - a path
@@ -148,17 +152,17 @@ class Replay:
             return Played()
         answer = exchange.answer
         headers = {
-            name.title(): self._values.of(value, exchange.at, now)
-            for name, value in answer["headers"].items()
+            name.title(): _sendable(self._values.of(value, exchange.at, now))
+            for name, value in answer.headers.items()
         }
         media = headers.pop("Content-Type", "")
-        return Played(ApiResponse(answer["status"], self._body(answer, exchange.at, now), media, headers))
+        return Played(ApiResponse(answer.status, self._body(answer, exchange.at, now), media, headers))
 
-    def _body(self, answer: dict[str, Any], at: datetime, now: datetime) -> bytes:
-        if "omitted" in answer:
-            return _filler(**answer["omitted"])
-        body = json.dumps(self._revealed(answer["body"], at, now)).encode()
-        return codecs.BOM_UTF8 + body if answer.get("byte_order_mark") else body
+    def _body(self, answer: RecordedAnswer, at: datetime, now: datetime) -> bytes:
+        if answer.omitted is not None:
+            return _filler(answer.omitted)
+        body = json.dumps(self._revealed(answer.body, at, now)).encode()
+        return codecs.BOM_UTF8 + body if answer.byte_order_mark else body
 
     def _revealed(self, value: Any, at: datetime, now: datetime) -> Any:
         """Return a recorded value with the values of its stand-ins."""
@@ -179,7 +183,12 @@ def _fits(form: tuple[str, ...], parts: list[str]) -> bool:
     )
 
 
-def _filler(form: str, bytes: int) -> bytes:  # noqa: A002 - the names in a transcript
+def _sendable(header: str) -> str:
+    """Return the value of a header without characters that HTTP cannot send."""
+    return "".join(each if each.isprintable() else "?" for each in header)
+
+
+def _filler(omitted: OmittedBody) -> bytes:
     """Return a body of the recorded form and length."""
-    begins = {"html": b"<html>", "broken JSON": b"{", "text": b"a", "blank": b""}.get(form, b"")
-    return begins.ljust(bytes, b" " if form == "blank" else b".")[:bytes]
+    begins = {"html": b"<html>", "broken JSON": b"{", "text": b"a"}.get(omitted.form, b"")
+    return begins.ljust(omitted.bytes, b" " if omitted.form == "blank" else b".")[: omitted.bytes]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 MARK = "~"
 """Precedes the stand-in of a text. A number or boolean is marked by an object with this name only."""
 FORMAT = 1
+MAX_OMITTED_BYTES = 1024 * 1024 * 1024  # of a body that a replay makes up
 SEPARATOR = re.compile(r"([/?&=,]|%2[cC])")
 """What is between the parts of an address, of which each is replaced or kept."""
 
@@ -23,11 +26,45 @@ class TranscriptError(ValueError):
     """A file is not a transcript; the message says why."""
 
 
+class OmittedBody(msgspec.Struct, frozen=True):
+    """What is known of a body that the transcript does not contain."""
+
+    form: Literal["long", "blank", "html", "broken JSON", "text"]
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_OMITTED_BYTES)]
+
+
+class RecordedAnswer(msgspec.Struct, frozen=True):
+    """An answer of the server."""
+
+    status: Annotated[int, msgspec.Meta(ge=100, le=999)]
+    headers: dict[str, str]
+    body: Any = None
+    omitted: OmittedBody | None = None
+    byte_order_mark: bool = False
+
+
+class _Request(msgspec.Struct, frozen=True):
+    method: str
+    target: str
+    content_type: str | None = None
+    body: Any = msgspec.UNSET
+    omitted: OmittedBody | None = None
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
+    request: _Request
+    answer: RecordedAnswer | None = None
+    failure: str | None = None
+
+
 @dataclass(frozen=True)
 class RecordedExchange:
     """One entry of a transcript.
 
     :param place: the file and line, for messages.
+    :param body: the body of the request; ``None`` if the transcript does not contain it.
+    :param answer: the answer; ``None`` if none came.
     :param failure: what happened instead of an answer; ``None`` if one came.
     """
 
@@ -38,7 +75,7 @@ class RecordedExchange:
     content_type: str | None
     body: Any
     has_body: bool
-    answer: dict[str, Any] | None
+    answer: RecordedAnswer | None
     failure: str | None
 
     @property
@@ -76,7 +113,7 @@ def _read_file(file: Path) -> Iterator[RecordedExchange]:
             entry = json.loads(line)
             is_known = number > 1 or entry["transcript"] == FORMAT
             exchange = _exchange(place, entry) if "request" in entry else None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, RecursionError, msgspec.ValidationError):
             if 1 < number == len(lines):
                 return  # the process was killed while it wrote
             raise TranscriptError(f"{place} is not an entry of a transcript") from None
@@ -86,16 +123,18 @@ def _read_file(file: Path) -> Iterator[RecordedExchange]:
             yield exchange
 
 
-def _exchange(place: str, entry: dict[str, Any]) -> RecordedExchange:
-    request = entry["request"]
+def _exchange(place: str, raw: dict[str, Any]) -> RecordedExchange:
+    entry = msgspec.convert(raw, _Entry)
+    request = entry.request
+    has_body = request.body is not msgspec.UNSET
     return RecordedExchange(
         place,
-        datetime.fromisoformat(entry["at"]),
-        request["method"],
-        request["target"],
-        request.get("content_type"),
-        request.get("body"),
-        "body" in request or "omitted" in request,
-        entry.get("answer"),
-        entry.get("failure"),
+        entry.at,
+        request.method,
+        request.target,
+        request.content_type,
+        request.body if has_body else None,
+        has_body or request.omitted is not None,
+        entry.answer,
+        entry.failure,
     )

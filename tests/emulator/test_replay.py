@@ -249,6 +249,35 @@ def test_what_was_no_json_has_its_form_and_length(form: str, begins: bytes, repl
         json.loads(response.body)
 
 
+def test_a_header_that_cannot_be_sent_is_made_sendable(replay_of: Any) -> None:
+    odd = "~a\r\nb\ud800c"
+    replay = replay_of(entry("GET", INSTANCES, answer=1, media=odd, retry_after=odd))
+    response = play(replay, "GET", INSTANCES).response
+    assert response is not None
+    assert (response.content_type, response.headers) == ("a??b?c", {"Retry-After": "a??b?c"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": "2026-11-24"},
+        {"at": "2026-11-24T10:00:00"},
+        {"request": {"method": "GET"}},
+        {"request": {"method": "GET", "target": 7}},
+        {"answer": []},
+        {"answer": {"status": "200", "headers": {}}},
+        {"answer": {"status": 7, "headers": {}}},
+        {"answer": {"status": 200, "headers": {"retry-after": 7}}},
+        {"answer": {"status": 200, "headers": {}, "omitted": {"form": "html", "bytes": 10**10}}},
+        {"answer": {"status": 200, "headers": {}, "omitted": {"form": "unknown", "bytes": 1}}},
+    ],
+)
+def test_a_damaged_entry_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", {**entry("GET", "/1"), **change}, entry("GET", "/2"))
+    with pytest.raises(TranscriptError, match="t.jsonl line 2 is not an entry of a transcript"):
+        read_transcript(path)
+
+
 @pytest.mark.parametrize(
     ("failure", "keeps_open"), [("connection_lost", False), ("no_answer", True), ("given_up", True)]
 )

@@ -162,6 +162,52 @@ def written_by_tasks() -> dict[str, list[bytes]]:
     return found
 
 
+def transcripts() -> Iterator[bytes]:
+    """Yield transcripts of one exchange each, with its request, and one of several."""
+    from airflow_provider_astrobpm.client import operations, stand_ins, transcript  # noqa: PLC0415
+    from airflow_provider_astrobpm.client.protocol import Request, Response  # noqa: PLC0415
+
+    replacing = stand_ins.StandIns(bytes(stand_ins.SALT_BYTES))
+    row = {
+        "id": "002N1", "name": BPM, "state": "Running", "businessKey": "ORDERS.APPR", "suspended": False, "isClosed": "false",
+        "startTime": "2026-11-28 22:00:00", "title": None, "urgency": 7, "Ext8": 1.5,
+    }  # fmt: skip
+    ended: tuple[tuple[operations.Operation[Any], Response | str], ...] = (
+        (
+            operations.start(
+                BPM, variables={"amount": 7, "big": True, "who": ["x"]}, business_key="orders.approve"
+            ),
+            _answer(200, row),
+        ),
+        (operations.query("Running"), _answer(200, [row, {**row, "id": "002N2"}])),
+        (operations.get_instance("002N1"), Response(502, {"retry-after": "7"}, b"<html>gone</html>")),
+        (operations.change_state("002N1", "suspend"), _answer(400, "no")),
+        (operations.set_variables("002N1", {"amount": 1}), "no_answer"),
+        (operations.delete("002N1"), "connection_lost"),
+        (operations.get_token("client", "secret"), "not_decompressed"),
+    )
+    lines, requests = [], []
+    heading = '{"transcript":1,"provider":"0.1.0","extras":{}}'
+    for number, (operation, outcome) in enumerate(ended):
+        request = Request(
+            operation.method, operation.target, {"content-type": operation.content_type}, operation.body
+        )
+        exchange = transcript.Exchange(request, outcome, 1_795_000_000.0 + number, 0.1)
+        lines.append(json.dumps(transcript.entry(exchange, replacing)))
+        requests.append(f"{operation.method} {operation.target}\n".encode() + (operation.body or b""))
+        yield joined("", heading, lines[-1], requests[-1])
+    yield joined("", heading, lines[0], lines[2], '{"dropped":3}', lines[3], requests[0], requests[3])
+    yield joined("", '{"transcript": 2}', lines[0])
+    yield joined("", heading, lines[0][:100])
+
+
+def _answer(status: int, result: object) -> Any:
+    from airflow_provider_astrobpm.client.protocol import Response  # noqa: PLC0415
+
+    body = json.dumps({"resCode": "0", "resMsg": "Success", "result": result}).encode()
+    return Response(status, {"content-type": "application/json"}, body)
+
+
 def texts() -> dict[str, list[bytes]]:
     """Return launch files, scripts, connections, arguments and calls of the emulator."""
     from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT  # noqa: PLC0415
@@ -236,7 +282,16 @@ def main() -> None:
     """Write all seeds, each into the folder of its target."""
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="astrobpm-fuzz-"))
     folder = Path(sys.argv[1])
-    made = {"answer": [*answers()], "quote": [*quotes()], **written_by_tasks(), **texts()}
+    answered = [*answers()]
+    named = [seed.replace(b"SupplierOnboarding", b"$PERSON") for seed in answered]
+    made = {
+        "answer": answered,
+        "transcript": named,
+        "replay": [*transcripts()],
+        "quote": [*quotes()],
+        **written_by_tasks(),
+        **texts(),
+    }
     for name, seeds in made.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         with suppress(StopIteration):

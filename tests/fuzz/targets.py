@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.fuzz import answers, emulators, events, files
+from tests.fuzz import answers, emulators, events, files, transcripts
 from tests.fuzz.inputs import MAX_SECONDS, UselessInput, in_time
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         files.argument,
         emulators.script,
         emulators.emulator,
+        transcripts.transcript,
+        transcripts.replay,
     )
 }
 
