@@ -98,14 +98,12 @@ ORPHANS = _arg(
     "further. Requires Airflow's database",
 )
 
-MAX_CONCURRENCY = (
-    _arg(
-        "--max-concurrency",
-        type=int,
-        default=8,
-        metavar="N",
-        help="Maximum number of instances to change at a time (default: %(default)s)",
-    ),
+MAX_CONCURRENCY = _arg(
+    "--max-concurrency",
+    type=int,
+    default=8,
+    metavar="N",
+    help="Maximum number of instances to change at a time (default: %(default)s)",
 )
 DRY_RUN = _arg("--dry-run", action="store_true", help="Show what would be changed, without changing anything")
 VARIABLE = _arg(
@@ -134,20 +132,18 @@ CHECK_VARIABLES = _arg(
     action="store_true",
     help="Read the definition of the BPM first, and change nothing if it lacks one of the variables",
 )
-POLL_INTERVAL = (
-    _arg(
-        "--poll-interval",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="Seconds between polls, at least 1 (default: %(default)g)",
-    ),
+POLL_INTERVAL = _arg(
+    "--poll-interval",
+    type=float,
+    default=10.0,
+    metavar="SECONDS",
+    help="Seconds between polls, at least 1 (default: %(default)g)",
 )
 TIMEOUT = _arg(
     "--timeout", type=float, metavar="SECONDS", help="Seconds after which the wait times out (default: never)"
 )
 
-BULK = (IDS, *FILTER, *MAX_CONCURRENCY, DRY_RUN, ARG_YES, ARG_OUTPUT)
+BULK = (IDS, *FILTER, MAX_CONCURRENCY, DRY_RUN, ARG_YES, ARG_OUTPUT)
 BULK_DESCRIPTION = (
     "Give ids or a filter. Without --state, a filter matches only instances that have not ended. The command first lists"
     " and counts\nthe instances that it would change, then asks for confirmation, and changes only those. --yes skips the"
@@ -245,7 +241,7 @@ COMMANDS = (
         _arg("--title", help="The title of the new instance"),
         _arg("--version", help="The version to start, enabled or not (default: the enabled one)"),
         _arg("--wait-for-completion", action="store_true", help="Wait until the instance has ended"),
-        *POLL_INTERVAL,
+        POLL_INTERVAL,
         TIMEOUT,
         ARG_OUTPUT,
         description="The start is never sent again if the server may have processed it.",
@@ -283,7 +279,7 @@ COMMANDS = (
             metavar="STATE",
             help="Watch until they are in this state instead. Repeatable",
         ),
-        *POLL_INTERVAL,
+        POLL_INTERVAL,
         TIMEOUT,
         description="Give ids or a filter. A filter is evaluated once, at the beginning. Without a terminal, each change is printed as a line.",
     ),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_astrobpm.client.settings import Settings
 
 
-def doctor(args: argparse.Namespace) -> int | None:
+def doctor(args: argparse.Namespace) -> int:
     """Examine the endpoint of a connection, print the report, and return the exit code.
 
     Without ``--start``, nothing is changed. With it, all started instances are terminated, also after Ctrl-C or SIGTERM.

@@ -17,6 +17,7 @@ from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.orphan_selection import search_orphans
 from airflow_provider_astrobpm.cli.runner import connected, say
+from airflow_provider_astrobpm.cli.selection import warn_if_truncated
 from airflow_provider_astrobpm.client import search, states, validation
 from airflow_provider_astrobpm.client.ages import UNITS, parse_age
 from airflow_provider_astrobpm.client.errors import AstroZeroError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+    from airflow_provider_astrobpm.starting.orphans import Orphan
 
 COLUMNS = ("dag_id", "run_id", "task", "waiting", "deadline", "bpm_name", "state", "bp_status", "instance")
 ORPHAN_COLUMNS = ("id", "name", "state", "bp_status", "start_time", "dag_id", "run_id", "task", "task_state")
@@ -51,11 +53,14 @@ def gates(args: argparse.Namespace) -> Exit:
         for one in waiting
         if args.conn_id in (None, one.conn_id) and (one.since is None or now - one.since >= least)
     ]
-    glances = {conn_id: _glance(conn_id, waiting) for conn_id in {one.conn_id for one in waiting} - {None}}
+    glances = {
+        conn_id: _glance(conn_id, waiting)
+        for conn_id in {one.conn_id for one in waiting if one.conn_id is not None}
+    }
     rows = [
         row
         for one in sorted(waiting, key=lambda one: (one.since is None, one.since))
-        for row in _rows(one, glances.get(one.conn_id), now, each=args.instances)
+        for row in _rows(one, glances.get(one.conn_id or "", Glance()), now, each=args.instances)
     ]
     if args.bpm_name is not None:
         unknown = sum(row["bpm_name"] is None for row in rows)
@@ -99,16 +104,16 @@ class Glance:
         return (still_open or rows)[0] if 1 in (len(still_open), len(rows)) else None
 
 
-def _glance(conn_id: str | None, waiting: Sequence[WaitingTask]) -> Glance:
+def _glance(conn_id: str, waiting: Sequence[WaitingTask]) -> Glance:
     """Search for all instances for which tasks with this connection wait, with at most one request for each state."""
     glance = Glance()
     mine = [one for one in waiting if one.conn_id == conn_id]
     try:
-        with connected(str(conn_id)) as hook:
+        with connected(conn_id) as hook:
             glance.page_url = hook.settings.page_url
-            for some in (states.OPEN_STATES, CLOSED_STATES):
-                if some is states.OPEN_STATES or (not glance.failed and _is_incomplete(glance, mine)):
-                    _list(hook, some, glance)
+            _list(hook, states.OPEN_STATES, glance)
+            if not glance.failed and _is_incomplete(glance, mine):
+                _list(hook, CLOSED_STATES, glance)
     except (AstroZeroError, AirflowNotFoundException, ValueError) as error:
         glance.failed = True
         say(f"Warning: the states of the instances on connection {conn_id!r} are unknown: {error}")
@@ -121,11 +126,8 @@ def _list(hook: AstroZeroHook, to_list: Sequence[str], glance: Glance) -> None:
         if state not in result.lists:
             glance.failed = True
             say(f"Warning: state {state!r} could not be listed: {result.failure_of(state)}")
-        elif search.may_be_truncated(len(result.lists[state])):
-            say(
-                f"Warning: Astro Zero listed exactly {len(result.lists[state])} instances in state {state!r}. The list may be "
-                "truncated, and instances may be missing."
-            )
+        else:
+            warn_if_truncated(state, result.lists[state])
     glance.rows |= {one: row for one, row in result.rows.items() if one not in result.contradictions}
 
 
@@ -139,7 +141,7 @@ def _is_incomplete(glance: Glance, waiting: Iterable[WaitingTask]) -> bool:
     )
 
 
-def _rows(task: WaitingTask, glance: Glance | None, now: float, *, each: bool) -> Iterator[dict[str, Any]]:
+def _rows(task: WaitingTask, glance: Glance, now: float, *, each: bool) -> Iterator[dict[str, Any]]:
     """Yield the row of a task, or with ``each`` a row for each instance for which it waits."""
     shown = _instances(task, glance)
     if each and task.is_batch and shown:
@@ -149,9 +151,8 @@ def _rows(task: WaitingTask, glance: Glance | None, now: float, *, each: bool) -
         yield _row(task, shown, glance, now, is_batch=task.is_batch)
 
 
-def _instances(task: WaitingTask, glance: Glance | None) -> dict[str, BpmInstance | None]:
+def _instances(task: WaitingTask, glance: Glance) -> dict[str, BpmInstance | None]:
     """Return the instances for which a task waits, by id; ``None`` for those that the lists do not show."""
-    glance = glance or Glance()
     if task.instance_ids is not None:
         seen = None if task.seen is None else dict(task.seen)
         return {one: glance.instance(one, task.bpm_names, seen) for one in task.instance_ids}
@@ -163,7 +164,7 @@ def _instances(task: WaitingTask, glance: Glance | None) -> dict[str, BpmInstanc
 def _row(
     task: WaitingTask,
     shown: dict[str, BpmInstance | None],
-    glance: Glance | None,
+    glance: Glance,
     now: float,
     *,
     is_batch: bool,
@@ -202,7 +203,7 @@ def _row(
         "instances": len(task.instance_ids or ()) if is_counted else None,
         "open_instances": open_count if is_counted and len(rows) == len(shown) else None,
         "instance": f"{open_count} of {len(shown)} open" if is_counted else instance_id,
-        "url": glance.page_url(instance_id) if glance and instance_id else None,
+        "url": glance.page_url(instance_id) if instance_id else None,
     }  # fmt: skip
 
 
@@ -238,22 +239,21 @@ def _list_orphans(args: argparse.Namespace) -> Exit:
     args.conn_id = args.conn_id or DEFAULT_CONN_ID
     with connected(args.conn_id) as hook:
         found = search_orphans(hook, args)
-        rows = [
-            {
-                **output.instance_row(hook, orphan.instance),
-                "dag_id": orphan.task.identity.dag_id,
-                "run_id": orphan.task.identity.run_id,
-                "task_id": orphan.task.identity.task_id,
-                "map_index": orphan.task.identity.map_index if orphan.task.identity.map_index >= 0 else None,
-                "iteration": orphan.task.identity.region.place if orphan.task.identity.region else None,
-                "task": task_name(
-                    orphan.task.identity.task_id,
-                    orphan.task.identity.map_index,
-                    orphan.task.identity.region.place if orphan.task.identity.region else None,
-                ),
-                "task_state": orphan.task.state,
-            }
-            for orphan in found.orphans
-        ]
+        rows = [_orphan_row(hook, orphan) for orphan in found.orphans]
         output.print_rows(rows, args.output, ORPHAN_COLUMNS, hidden=("task",))
     return Exit.OK
+
+
+def _orphan_row(hook: AstroZeroHook, orphan: Orphan) -> dict[str, Any]:
+    one = orphan.task.identity
+    iteration = one.region.place if one.region else None
+    return {
+        **output.instance_row(hook, orphan.instance),
+        "dag_id": one.dag_id,
+        "run_id": one.run_id,
+        "task_id": one.task_id,
+        "map_index": one.map_index if one.map_index >= 0 else None,
+        "iteration": iteration,
+        "task": task_name(one.task_id, one.map_index, iteration),
+        "task_state": orphan.task.state,
+    }

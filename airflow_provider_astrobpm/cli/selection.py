@@ -58,10 +58,10 @@ class Selection(NamedTuple):
     """An error for each given id that does not exist."""
 
 
-def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str]) -> Selection:
+def select(hook: AstroZeroHook, args: argparse.Namespace, otherwise: Sequence[str]) -> Selection:
     """Return the instances that a command selects by ids or by a filter.
 
-    :param states: the states to list if the filter names none.
+    :param otherwise: the states to list if the filter names none.
     :raises ValueError: if neither or both are given, or an argument is invalid. Nothing was sent then.
     """
     wanted = filter_from(args, hook.settings.timezone, args.conn_id)
@@ -74,7 +74,7 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, states: Sequence[str])
             "name the instances by their ids, or give a filter: --state, --bpm-name, --business-key, --older-than or "
             "--younger-than"
         )
-    return Selection(matching(hook, wanted, states), [])
+    return Selection(matching(hook, wanted, otherwise), [])
 
 
 def find_all(hook: AstroZeroHook, ids: Iterable[str]) -> Selection:
@@ -117,11 +117,7 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
                 say(
                     f"Warning: skipped the row of {which} in state {state!r}, which cannot be read: {odd.reason}."
                 )
-        if search.may_be_truncated(row_count(rows)):
-            say(
-                f"Warning: Astro Zero listed exactly {row_count(rows)} instances in state {state!r}. The list may be truncated, "
-                "and instances may be missing."
-            )
+        warn_if_truncated(state, rows)
     found = [one for one in seen.values() if verdicts[one.id]]
     if not found and wanted.business_key is not None:
         endpoint = search.traits_of_endpoint(hook.settings.base_url)
@@ -131,6 +127,15 @@ def matching(hook: AstroZeroHook, wanted: ListingFilter, otherwise: Sequence[str
     if unknown := sum(verdict is None for verdict in verdicts.values()):
         say(f"Warning: skipped {counted(unknown)} because the start time does not prove the age.")
     return found
+
+
+def warn_if_truncated(state: str, rows: Sequence[BpmInstance]) -> None:
+    """Warn if a list is as long as the lists that servers truncate."""
+    if search.may_be_truncated(count := row_count(rows)):
+        say(
+            f"Warning: Astro Zero listed exactly {count} instances in state {state!r}. The list may be truncated, "
+            "and instances may be missing."
+        )
 
 
 def counted(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from airflow_provider_astrobpm.cli import output
@@ -72,8 +73,9 @@ def _wait(hook: AstroZeroHook, instance: BpmInstance, args: argparse.Namespace) 
 
 
 def _advice(bpm_name: str, args: argparse.Namespace) -> str:
-    selector = f"--business-key {args.business_key}" if args.business_key else f"--bpm-name {bpm_name}"
+    selector = ["--business-key", args.business_key] if args.business_key else ["--bpm-name", bpm_name]
+    command = shlex.join(["list", "--all", *selector, "--conn-id", args.conn_id])
     return (
         "The instance may or may not have been started, so it was not started again. Check for it before you retry: "
-        f"list --all {selector}"
+        f"python -m airflow_provider_astrobpm {command}"
     )

@@ -1,9 +1,10 @@
 """Stand-ins: what a transcript contains in place of values that must not leave the site.
 
 A stand-in has the form of its value, because faults of a server show in the form: a key that was cut, padded or converted to
-upper case, an id with a blank, a number sent as a text. Equal values have equal stand-ins, different values have different
-ones, and values with a common beginning have stand-ins with a common beginning. A value can neither be computed nor guessed
-from its stand-in without the salt.
+upper case, an id with a blank, a number sent as a text. Equal values have equal stand-ins, and texts with a common beginning
+have stand-ins with a common beginning. Texts that differ in a letter from a to z, a digit or ASCII punctuation have different
+stand-ins; other characters, numbers and booleans may share one. A value can neither be computed nor guessed from its stand-in
+without the salt.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class StandIns:
     def text(self, value: str) -> str:
         """Return the stand-in of a text, with its length and form. A blank text comes back unchanged.
 
-        Blanks, ``SEPARATORS`` and characters that are no text, such as control characters, stay. Each other character becomes one of its kind: a
-        small letter, a capital letter, a digit, punctuation, or anything else.
+        Blanks, ``SEPARATORS`` and characters that are not text, such as control characters, stay. Each other character becomes
+        one of its kind: a lowercase letter, an uppercase letter, a digit, punctuation, or anything else.
         """
         if not value.strip():
             return value
@@ -63,14 +64,16 @@ class StandIns:
         return f"{MARK}secret-{self._digest('secret', value).hex()}"
 
     def number(self, value: float) -> dict[str, Any]:
-        """Return the stand-in of a number, with the same type, sign and count of digits."""
+        """Return the stand-in of a number, with the same type, sign, number of digits and exponent."""
         if not math.isfinite(value):
             return {MARK: value}
         written, exponent_mark, exponent = json.dumps(value).partition(_EXPONENT)
         digits = written.lstrip("-").partition(".")[0]
-        shaped = self._shaped(written)
+        shaped = self._shaped(written, len(written))
         first = written.index(digits)
-        if len(digits) > 1 and shaped[first] == "0":  # a number has no leading zero
+        if shaped[first] == "0" and (
+            len(digits) > 1 or exponent
+        ):  # no leading zero, and no zero that hides the exponent
             shaped = f"{shaped[:first]}{shaped[first:].replace('0', '1', 1)}"
         return {MARK: type(value)(shaped + exponent_mark + exponent)}
 
@@ -85,21 +88,21 @@ class StandIns:
         raw = f"{purpose}:{value}".encode("utf-8", "surrogatepass")
         return blake2b(raw, key=self._salt, digest_size=8).digest()
 
-    def _shaped(self, value: str) -> str:
+    def _shaped(self, value: str, limit: int = MAX_SHAPED_CHARS) -> str:
         """Replace each character by one of its kind, which also depends on all characters before it, but not on their case."""
         state = blake2b(key=self._salt, digest_size=8)
         shaped = []
-        for character in value[:MAX_SHAPED_CHARS]:
+        for character in value[:limit]:
             shaped.append(_replaced(character, int.from_bytes(state.digest(), "big")))
             state.update(character.casefold().encode("utf-8", "surrogatepass"))
-        more = len(value) - MAX_SHAPED_CHARS
+        more = len(value) - limit
         if more > 0:
             shaped.append(f"…{more} more, {self._digest('rest', value).hex()}")
         return "".join(shaped)
 
 
 def _replaced(character: str, number: int) -> str:
-    """Return another character of the same kind. For one number, different characters get different ones."""
+    """Return another character of the same kind. For one number, different ASCII characters get different ones."""
     for alphabet in _ALPHABETS:
         at = alphabet.find(character)
         if at >= 0:

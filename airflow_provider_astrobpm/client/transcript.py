@@ -39,7 +39,7 @@ _TIME = re.compile(
     r"\s*\d{4}[-/]\d\d[-/]\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?(Z|[+-]\d\d:?\d\d)?\s*|-", re.ASCII
 )
 _FLAG = re.compile(r"\s*(true|false|-?\d)\s*", re.ASCII | re.IGNORECASE)
-_SECONDS = re.compile(r"-?\d{1,9}(\.\d{1,6})?", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,6})?", re.ASCII)
 _RETRY_AFTER = re.compile(r"\d{1,9}|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.ASCII)
 _MAX_NUMBER = 1e9
 _COUNT = re.compile(r"\d{1,6}", re.ASCII)
@@ -139,7 +139,7 @@ def _is_code(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     if isinstance(value, str):
-        return _SECONDS.fullmatch(value) is not None
+        return _NUMBER.fullmatch(value) is not None
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
 
 

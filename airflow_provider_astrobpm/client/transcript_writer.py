@@ -58,12 +58,11 @@ class _OpenFile:
 
     descriptor: int
     stand_ins: StandIns
-    process: int
     size: int = 0
     checked: int = 0
 
     def append(self, line: dict[str, Any]) -> None:
-        """Append one line. A single write, so that lines of two threads do not mix."""
+        """Append one line."""
         self.append_encoded(encoded(line))
 
     def append_encoded(self, raw: bytes) -> None:
@@ -118,7 +117,7 @@ class TranscriptWriter:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             salt, path = _salt_of(self._folder), self._folder / _file_name()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        self._open = _OpenFile(descriptor, StandIns(salt), os.getpid())
+        self._open = _OpenFile(descriptor, StandIns(salt))
         self._open.append(heading(self._settings, __version__))
 
     def write(self, exchange: Exchange) -> None:
@@ -199,7 +198,7 @@ class TranscriptWriter:
             self._dropped += 1
 
     def _write(self, exchange: Exchange) -> None:
-        if self._open is None or self._open.process != os.getpid():
+        if self._open is None:
             if (limit := self._folder_limit(most_files=MAX_FILES)) is not None:
                 self._stop(limit)
                 return

@@ -11,7 +11,6 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 from airflow_provider_astrobpm.emulator.control_api import PREFIX
 from airflow_provider_astrobpm.emulator.doctor_report import read_report
@@ -22,10 +21,10 @@ from airflow_provider_astrobpm.emulator.emulator_state import (
     Emulator,
     EmulatorSettings,
 )
-from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT, ScriptError, load_script
+from airflow_provider_astrobpm.emulator.process_scripts import DEFAULT_SCRIPT, load_script
 from airflow_provider_astrobpm.emulator.replay import Replay
 from airflow_provider_astrobpm.emulator.server_thread import connection_json, listening
-from airflow_provider_astrobpm.emulator.switches import SwitchError, describe_switches, parse_switch
+from airflow_provider_astrobpm.emulator.switches import describe_switches, parse_switch
 from airflow_provider_astrobpm.emulator.transcript_reader import read_transcript
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
@@ -55,20 +54,19 @@ def main(arguments: list[str] | None = None) -> int:
             allowed_hosts=frozenset({options.host, *options.allowed_host}),
             replay=replay,
         )
-    except (ScriptError, SwitchError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     for line in like.lines() if like else ():
         _say(line)
     if not _is_loopback(options.host):
-        _say(
-            f"Warning: {options.host} can be reached from other machines; the emulator protects nothing.",
-            sys.stderr,
+        _complain(
+            f"Warning: {options.host} can be reached from other machines; the emulator protects nothing."
         )
     try:
         with suppress(KeyboardInterrupt):
             asyncio.run(_run(settings, options.host, options.port))
     except OSError as error:
-        _say(f"Cannot listen on {options.host} port {options.port}: {error}", sys.stderr)
+        _complain(f"Cannot listen on {options.host} port {options.port}: {error}")
         return 1
     for line in replay.summary() if replay else ():
         _complain(line)
@@ -174,11 +172,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _complain(line: str) -> None:
-    _say(line, sys.stderr)
+    sys.stderr.write(f"{line}\n")
 
 
-def _say(line: str, stream: TextIO | None = None) -> None:
-    print(line, file=stream or sys.stdout, flush=True)
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -128,13 +128,13 @@ class Likeness:
 
     :param switches: the switches, in the positions that the report shows.
     :param token_lifetime: seconds that a token is valid; ``None`` if the report does not say it.
-    :param untold: the switches that are at their default because the report does not show their position.
+    :param unspecified: the switches that are at their default because the report does not show their position.
     :param unlike: what the report shows and the emulator cannot do, one sentence each.
     """
 
     switches: Switches
     token_lifetime: int | None
-    untold: tuple[str, ...]
+    unspecified: tuple[str, ...]
     unlike: tuple[str, ...]
 
     def applied_to(self, settings: EmulatorSettings) -> EmulatorSettings:
@@ -144,8 +144,12 @@ class Likeness:
 
     def lines(self) -> list[str]:
         """Return what may differ from the environment in the report, as lines for a person."""
-        untold = [f"Not in the report, so at the default: {', '.join(self.untold)}"] if self.untold else []
-        return untold + [f"Unlike the report: {each}" for each in self.unlike]
+        unspecified = (
+            [f"Not in the report, so at the default: {', '.join(self.unspecified)}"]
+            if self.unspecified
+            else []
+        )
+        return unspecified + [f"Unlike the report: {each}" for each in self.unlike]
 
 
 def read_report(path: Path) -> Likeness:
@@ -172,6 +176,13 @@ def likeness(values: Mapping[str, Any]) -> Likeness:
     :param values: the value of each finding; ``None`` if it is unknown.
     :raises ReportError: for a value that the doctor never finds.
     """
+    try:
+        return _likeness(values)
+    except (SwitchError, TypeError, OverflowError) as error:
+        raise ReportError(f"the report has a value that the doctor never finds: {error}") from None
+
+
+def _likeness(values: Mapping[str, Any]) -> Likeness:
     known: dict[str, Any] = {
         name: value for name, value in values.items() if isinstance(value, (str, int, float))
     }
@@ -196,10 +207,7 @@ def likeness(values: Mapping[str, Any]) -> Likeness:
         unlike["clock"] = ["clock"]
     if "order" not in known:  # the forms by which the doctor cannot sort
         positions |= _UNSORTED.get(known.get("start_time"), {})
-    try:
-        switches = Switches().changed(**positions)
-    except SwitchError as error:
-        raise ReportError(f"the report has a value that the doctor never finds: {error}") from None
+    switches = Switches().changed(**positions)
     lifetime = known.get("token_lifetime")
     return Likeness(
         switches,

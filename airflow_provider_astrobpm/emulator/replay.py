@@ -63,15 +63,12 @@ class Replay:
         """Begin again: forget which entries were used, and which value each stand-in has."""
         self.differences.clear()
         self._values = ReplayedValues()
-        self._unused: dict[tuple[str, tuple[str, ...]], list[RecordedExchange]] = {}
+        self._unused = [each for each in self.exchanges if each.failure != "not_sent"]
         self._extra_tokens = 0
-        for exchange in self.exchanges:
-            if exchange.failure != "not_sent":
-                self._unused.setdefault(exchange.form, []).append(exchange)
 
     def unused(self) -> list[RecordedExchange]:
         """Return the entries that no request has used yet. Requests that could not be sent are not among them."""
-        return [each for form in self._unused.values() for each in form]
+        return list(self._unused)
 
     def summary(self) -> list[str]:
         """Return how much of the transcript was used, as lines for a person."""
@@ -80,7 +77,7 @@ class Replay:
         used = f"Recorded exchanges that were used: {total - len(left)} of {total}."
         lines = [f"{used} Requests that differed: {len(self.differences)}."]
         if left:
-            lines.append(f"The first that was not used: {min(left, key=lambda each: each.at)}")
+            lines.append(f"The first that was not used: {left[0]}")
         if not_sent:
             lines.append(
                 "Requests that did not reach the server, which a replay cannot repeat: "
@@ -98,12 +95,7 @@ class Replay:
         """
         now = now or datetime.now(timezone.utc)
         parts = SEPARATOR.split(target)
-        candidates = [
-            each
-            for form, unused in self._unused.items()
-            if form[0] == method and _fits(form[1], parts)
-            for each in unused
-        ]
+        candidates = [each for each in self._unused if each.method == method and _fits(each.form, parts)]
         why = ""
         for candidate in candidates:
             comparison = self._values.comparison()
@@ -114,7 +106,7 @@ class Replay:
                 why = why or f"{candidate}: {error}"
                 continue
             self._values.keep(comparison)
-            self._unused[candidate.form].remove(candidate)
+            self._unused.remove(candidate)
             return self._answer(candidate, now)
         path = target.partition("?")[0]
         if not candidates and path.endswith((_TOKEN_PATH_END, _CSRF_PATH_END)):
@@ -136,7 +128,7 @@ class Replay:
         if why:
             message = f"{method} {target} differs from {why}"
         elif left:
-            message = f"{method} {target} came, and expected was {min(left, key=lambda each: each.at)}"
+            message = f"{method} {target} came where {left[0]} was expected"
         else:
             message = f"{method} {target} came after all recorded exchanges were used"
         self.differences.append(message)

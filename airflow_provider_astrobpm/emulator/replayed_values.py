@@ -99,11 +99,11 @@ class RequestComparison:
         """
         if recorded.content_type is not None and recorded.content_type.lower() != content_type.lower():
             raise DiffersError(
-                f"the content type is {content_type!r}, recorded was {recorded.content_type!r}"
+                f"the content type is {content_type!r}; the transcript has {recorded.content_type!r}"
             )
         if not recorded.has_body:
             if body:
-                raise DiffersError("it has a body, and the recorded one has none")
+                raise DiffersError("it has a body; the transcript has none")
             return
         try:
             if "urlencoded" in content_type:
@@ -120,31 +120,31 @@ class RequestComparison:
         if is_stand_in:
             recorded = recorded[MARK]
         if _kind(recorded) != _kind(sent):
-            raise DiffersError(f"{where} is {_kind(sent)}, recorded was {_kind(recorded)}")
+            raise DiffersError(f"{where} is {_kind(sent)}; the transcript has {_kind(recorded)}")
         if isinstance(recorded, dict):
             self._objects(recorded, sent, where)
         elif isinstance(recorded, list):
             if len(recorded) != len(sent):
-                raise DiffersError(f"{where} has {len(sent)} items, recorded were {len(recorded)}")
+                raise DiffersError(f"{where} has {len(sent)} items; the transcript has {len(recorded)}")
             for number, (each, own) in enumerate(zip(recorded, sent, strict=True)):
                 self._values(each, own, f"{where}[{number}]")
         elif isinstance(recorded, str) and recorded.startswith(MARK):
             self._bind(recorded, sent, where)
         elif not is_stand_in and recorded != sent:
-            raise DiffersError(f"{where} is {_shown(sent)}, recorded was {_shown(recorded)}")
+            raise DiffersError(f"{where} is {_quoted(sent)}; the transcript has {_quoted(recorded)}")
 
     def _objects(self, recorded: dict[str, Any], sent: dict[str, Any], where: str) -> None:
         """Compare two objects. Names that were replaced belong together in the order in which they stand."""
         kept = [name for name in recorded if not name.startswith(MARK)]
         missing = [name for name in kept if name not in sent]
         if missing:
-            raise DiffersError(f"{where} has no {missing[0]!r}, which the recorded one has")
+            raise DiffersError(f"{where} has no {missing[0]!r}; the transcript has one")
         replaced = [name for name in recorded if name.startswith(MARK)]
         others = [name for name in sent if name not in kept]
         if len(replaced) != len(others):
             names = f" ({', '.join(others[:_MAX_NAMES])})" if len(others) > len(replaced) else ""
             raise DiffersError(
-                f"{where} has {len(others)} further fields{names}, recorded were {len(replaced)}"
+                f"{where} has {len(others)} other fields{names}; the transcript has {len(replaced)}"
             )
         for name in kept:
             self._values(recorded[name], sent[name], f"{where}.{name}")
@@ -162,7 +162,7 @@ class RequestComparison:
             before = self._shown.get(stand_in)
         if before is not None and before != value:
             raise DiffersError(
-                f"{where} is {_shown(value)}, and the same stand-in {stand_in!r} was {_shown(before)} before"
+                f"{where} is {_quoted(value)}, and the same stand-in {stand_in!r} was {_quoted(before)} before"
             )
         self.new[stand_in] = value
 
@@ -189,6 +189,6 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}…"

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -78,11 +79,10 @@ class RecordedExchange:
     answer: RecordedAnswer | None
     failure: str | None
 
-    @property
-    def form(self) -> tuple[str, tuple[str, ...]]:
-        """The method and the target without stand-ins: requests of one form are answered in order."""
-        parts = SEPARATOR.split(self.target)
-        return self.method, tuple("" if part.startswith(MARK) else part for part in parts)
+    @cached_property
+    def form(self) -> tuple[str, ...]:
+        """The parts of the target, without stand-ins: requests of one form are answered in order."""
+        return tuple("" if part.startswith(MARK) else part for part in SEPARATOR.split(self.target))
 
     def __str__(self) -> str:
         return f"{self.place} ({self.method} {self.target})"

@@ -75,7 +75,7 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         queue: str | None = None,
     ) -> None:
         super().__init__(**_queue_argument(queue))  # type: ignore[no-untyped-call, unused-ignore]
-        self._places = WatchTargets.of(bpm_name, states, bp_statuses)
+        self._targets = WatchTargets.of(bpm_name, states, bp_statuses)
         self.bpm_name = bpm_name
         self.states = states
         self.bp_statuses = bp_statuses
@@ -107,7 +107,7 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         await asyncio.to_thread(import_runtime_modules)
         from airflow_provider_astrobpm.client.errors import CallError  # noqa: PLC0415
 
-        watching = _WatchRun(self, self._places)
+        watching = _WatchRun(self, self._targets)
         logged: tuple[str, int] | None = None
         try:
             while True:
@@ -123,11 +123,11 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
                     )
                     if logged != (found := (what, watching.polls)):
                         logged = found
-                        self.log.exception("Could not watch %s; will try again until it works", self._places)
+                        self.log.exception("Could not watch %s; will try again until it works", self._targets)
                 again = Backoff(max(RETRY_DELAY_SECONDS, self.poll_interval), factor=1, jitter=0.1)
                 await asyncio.sleep(again.pause(1, random.random()))  # noqa: S311 - jitter
         finally:
-            self.log.info("Stopped watching %s", self._places)
+            self.log.info("Stopped watching %s", self._targets)
 
 
 def _queue_argument(queue: str | None) -> dict[str, str]:
@@ -146,15 +146,15 @@ def _queue_argument(queue: str | None) -> dict[str, str]:
 class _WatchRun:
     """The watch of one trigger. It survives failures."""
 
-    def __init__(self, trigger: AstroZeroBpmEventTrigger, places: WatchTargets) -> None:
+    def __init__(self, trigger: AstroZeroBpmEventTrigger, targets: WatchTargets) -> None:
         from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook  # noqa: PLC0415
         from airflow_provider_astrobpm.triggers.watch_state import WatchState  # noqa: PLC0415
         from airflow_provider_astrobpm.watching import state_codec  # noqa: PLC0415
 
         self._trigger = trigger
-        self._places = places
+        self._targets = targets
         self._hook = AstroZeroHook(trigger.astro_zero_conn_id)
-        name = state_codec.state_name(trigger.astro_zero_conn_id, places)
+        name = state_codec.state_name(trigger.astro_zero_conn_id, targets)
         self._store = asset_state_store(trigger)
         self._state = WatchState(name, self._store)
         self._watch: Watch | None = None
@@ -203,9 +203,9 @@ class _WatchRun:
             raise AstroZeroError(SHARED_STORE) from error
         if entry_keys is not None:
             self._trigger.log.info(
-                "Watching %s; resumed with %s entries already reported", self._places, len(entry_keys)
+                "Watching %s; resumed with %s entries already reported", self._targets, len(entry_keys)
             )
-        return Watch(self._places, entry_keys, include_existing=self._trigger.include_existing)
+        return Watch(self._targets, entry_keys, include_existing=self._trigger.include_existing)
 
     async def _report(self, watch: Watch, settings: Settings) -> AsyncIterator[TriggerEvent]:
         """Fire an event for each new entry, and store each as reported once Airflow has taken it."""

@@ -29,9 +29,9 @@ STATE_VERSION = 1
 _SHARD = re.compile(r"(?:[0-9a-f]{2}[A-Za-z0-9_-]{8})*")
 
 
-def state_name(connection: str, places: WatchTargets) -> str:
+def state_name(connection: str, targets: WatchTargets) -> str:
     """Return the name of a watch in a store. Watches with different targets or connections have different names."""
-    watched = [connection, places.bpm_name, places.states, places.bp_statuses]
+    watched = [connection, targets.bpm_name, targets.states, targets.bp_statuses]
     return f"astro_bpm.{hashlib.sha256(json.dumps(watched).encode()).hexdigest()[:16]}"
 
 

@@ -47,16 +47,20 @@ class Watch(BaseWait[None]):
 
     The caller takes ``entries``, reports them, calls ``mark_reported``, and stores ``entry_keys``.
 
-    :param places: the watch targets.
+    :param targets: what to watch for.
     :param entry_keys: what was reported before; ``None`` if nothing is known, so that the first poll sets the baseline.
     :param include_existing: whether instances that the first poll finds on a target count as entries.
     """
 
     def __init__(
-        self, places: WatchTargets, entry_keys: Iterable[str] | None = None, *, include_existing: bool = False
+        self,
+        targets: WatchTargets,
+        entry_keys: Iterable[str] | None = None,
+        *,
+        include_existing: bool = False,
     ) -> None:
         super().__init__(None, MAX_POLL_FAILURE_SECONDS)
-        self._places = places
+        self._targets = targets
         self._has_begun = entry_keys is not None
         self._include_existing = include_existing
         self._digests: dict[str, str] = {}
@@ -88,7 +92,7 @@ class Watch(BaseWait[None]):
 
     def add_to_query(self, sought: SearchRequest) -> None:
         """Add the lists that show the watch targets."""
-        sought.lists.update(self._places.lists)
+        sought.lists.update(self._targets.lists)
 
     def mark_reported(self, entry_keys: Collection[str]) -> None:
         """Record that the entries with these keys were reported."""
@@ -99,7 +103,7 @@ class Watch(BaseWait[None]):
 
     def rows_to_sort(self, search_result: SearchResult) -> int:
         """Return how many rows the lists of the targets have."""
-        return sum(len(search_result.lists.get(state, ())) for state in self._places.lists)
+        return sum(len(search_result.lists.get(state, ())) for state in self._targets.lists)
 
     def sort_rows(self, search_result: SearchResult) -> None:
         """Sort the rows of the lists by watch target, ahead of ``record_poll``."""
@@ -109,30 +113,30 @@ class Watch(BaseWait[None]):
         digests: dict[str, str] = {}
         there: dict[str, BpmInstance] = {}
         doubtful: set[str | None] = {instance_digest(one) for one in search_result.contradictions}
-        for state in self._places.lists:
+        for state in self._targets.lists:
             rows = search_result.lists.get(state, ())
-            unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._places.bpm_name)]
+            unreadable = [row for row in unreadable_in(rows) if row.may_be(bpm_name=self._targets.bpm_name)]
             doubtful |= {None if row.id is None else instance_digest(row.id) for row in unreadable}
             for row in reversed(rows):  # lists show the newest instance first
-                if row.name != self._places.bpm_name:
+                if row.name != self._targets.bpm_name:
                     continue
                 digest = digests[row.id] = self._digests.get(row.id) or instance_digest(row.id)
                 if row.id in search_result.contradictions:
                     continue
-                for key in self._places.entry_keys_of(row, digest):
+                for key in self._targets.entry_keys_of(row, digest):
                     there[key] = row
         return _Sightings(search_result, digests, there, frozenset(doubtful))
 
     def _judge_result(self, search_result: SearchResult, now: float) -> CallError | None:
-        failed = [state for state in self._places.lists if state not in search_result.lists]
+        failed = [state for state in self._targets.lists if state not in search_result.lists]
         failure = search_result.failure_of(failed[0]) if failed else None
-        if len(failed) == len(self._places.lists) or (failed and not self._has_begun):
+        if len(failed) == len(self._targets.lists) or (failed and not self._has_begun):
             return failure  # At the start, instances in a failed list would seem new once it can be read.
         sightings, self._sightings = self._sightings, None
         if sightings is None or sightings.of is not search_result:
             sightings = self._sorted(search_result)
         _, self._digests, there, doubtful = sightings
-        for state in self._places.lists:
+        for state in self._targets.lists:
             self._note_if_capped(state, row_count(search_result.lists.get(state, ())))
         # No object for each entry: garbage collection, which stops the event loop too, would have to walk through them all.
         self.entries = {key: row for key, row in there.items() if key not in self.entry_keys}
@@ -146,8 +150,8 @@ class Watch(BaseWait[None]):
     def _begin(self) -> None:
         """Set the baseline, and decide whether the instances found count as entries."""
         self._has_begun, self.is_saved = True, False
-        count = "are reported" if self._include_existing else "are not reported"
-        self._note(f"Watching {self._places}; {len(self.entries)} are already there and {count}")
+        fate = "are reported" if self._include_existing else "are not reported"
+        self._note(f"Watching {self._targets}; {len(self.entries)} are already there and {fate}")
         if not self._include_existing:
             self.entry_keys.update(self.entries)
             self.entries = {}
@@ -160,7 +164,7 @@ class Watch(BaseWait[None]):
         ``doubtful`` has the digests of instances about which this poll decides nothing, and ``None`` for one of unknown id.
         """
         unseen = self.entry_keys.difference(there)
-        hidden = {key for key in unseen if self._places.may_be_hidden(key, failed)}
+        hidden = {key for key in unseen if self._targets.may_be_hidden(key, failed)}
         absent = unseen - hidden
         since = {key: self._absent_since.get(key, now) for key in absent}
         seen = frozenset(self._digests.values()) if since else frozenset()
@@ -168,7 +172,7 @@ class Watch(BaseWait[None]):
             key
             for key in absent
             if now - since[key] >= MISSING_GRACE_SECONDS
-            or (doubtful.isdisjoint({None, key[2:]}) and self._places.has_left(key, seen))
+            or (doubtful.isdisjoint({None, key[2:]}) and self._targets.has_left(key, seen))
         }
         kept = {key: moment for key, moment in self._absent_since.items() if key in hidden}
         self._absent_since = kept | {key: moment for key, moment in since.items() if key not in left}

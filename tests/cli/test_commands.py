@@ -285,7 +285,7 @@ class TestStart:
         emulator.fault("start", "drop_after")
         done = run("start", BPM, "--business-key", "k")
         assert (done.code, done.out) == (4, "")
-        assert "list --all --business-key k" in done.err
+        assert "python -m airflow_provider_astrobpm list --all --business-key k --conn-id " in done.err
         assert emulator.counts()["start"] == len(emulator.instances()) == 1
 
     def test_ctrl_c_during_a_start_leaves_it_in_doubt(self, monkeypatch: pytest.MonkeyPatch) -> None:

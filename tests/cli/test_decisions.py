@@ -8,7 +8,6 @@ import re
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -19,7 +18,7 @@ from airflow_provider_astrobpm.cli.exit_codes import MEANINGS, Exit
 from airflow_provider_astrobpm.cli.option_values import state_named, variables_from
 from airflow_provider_astrobpm.cli.runner import exit_of
 from airflow_provider_astrobpm.cli.selection import filter_from
-from airflow_provider_astrobpm.client.ages import AgeLimits, parse_age
+from airflow_provider_astrobpm.client.ages import AgeLimits
 from airflow_provider_astrobpm.client.changes import ChangeName
 from airflow_provider_astrobpm.client.errors import (
     AmbiguousStartError,
@@ -31,7 +30,7 @@ from airflow_provider_astrobpm.client.errors import (
 )
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.listing import ALL_INSTANCES, ListingFilter
-from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES, states_to_list
+from airflow_provider_astrobpm.client.states import STATES
 
 UTC = timezone.utc
 NOW = datetime(2026, 3, 10, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -40,116 +39,6 @@ WAITING = "Waiting for user interaction"
 
 def instance(one: str = "a", **fields: Any) -> BpmInstance:
     return BpmInstance(**{"id": one, "name": "Approval", "state": "Running", **fields})
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("90s", 90),
-        ("15m", 900),
-        ("2h", 7200),
-        ("7d", 604_800),
-        ("2w", 1_209_600),
-        ("1d12h", 129_600),
-        (" 1H ", 3600),
-    ],
-)
-def test_parse_age(text: str, seconds: float) -> None:
-    assert parse_age(text, "--older-than") == seconds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "2", "h", "2 h", "-2h", "1.5h", "12h1d", "2h2h", "2y", "9" * 20 + "d", "٢h"]
-)
-def test_invalid_age_is_rejected(text: str) -> None:
-    with pytest.raises(ValueError, match="--older-than must be an age such as"):
-        parse_age(text, "--older-than")
-
-
-@pytest.mark.parametrize(
-    ("start", "older", "younger", "admitted"),
-    [
-        ("2026-03-10 09:59:59", 7200, None, True),
-        ("2026-03-10 10:00:00", 7200, None, False),  # just as old is not older
-        ("2026-03-10 10:00:00", None, 7200, False),  # nor younger
-        ("2026-03-10 10:00:01", None, 7200, True),
-        ("2026-03-10 11:00:00", 1800, 7200, True),
-        ("2026-03-10 11:45:00", 1800, 7200, False),
-        ("2026-03-10 13:00:00", None, 60, True),  # the clocks differ
-        (None, 60, None, None),
-        ("yesterday", 60, None, None),
-        ("2026-03-10T09:00:00", 60, None, None),
-    ],
-)
-def test_age_limits_admit_instances_by_start_time(
-    start: str | None, older: float | None, younger: float | None, admitted: bool | None
-) -> None:
-    assert AgeLimits(UTC, older, younger).includes(start, NOW) is admitted
-
-
-@pytest.mark.parametrize(
-    ("minutes", "admitted"),
-    [(50, True), (70, None), (130, False)],  # it started 60 or 120 minutes ago
-)
-def test_age_is_unknown_in_an_hour_that_occurs_twice(minutes: int, admitted: bool | None) -> None:
-    # On 25 October 2026 clocks in Berlin go from 03:00 back to 02:00; 02:30 is 00:30 and 01:30 UTC.
-    now = datetime(2026, 10, 25, 2, 30, tzinfo=UTC).timestamp()
-    limits = AgeLimits(ZoneInfo("Europe/Berlin"), older_than=minutes * 60)
-    assert limits.includes("2026-10-25 02:30:00", now) is admitted
-
-
-def test_age_uses_the_time_zone() -> None:
-    limits = AgeLimits(ZoneInfo("Asia/Shanghai"), older_than=3600)
-    assert limits.includes("2026-03-10 18:59:59", NOW) is True
-    assert limits.includes("2026-03-10 19:00:01", NOW) is False
-
-
-@pytest.mark.parametrize(
-    ("wanted", "row", "matches"),
-    [
-        (ListingFilter(), {}, True),
-        (ListingFilter(states=frozenset({"Running"})), {}, True),
-        (ListingFilter(states=frozenset({"Running"})), {"suspended": True}, True),
-        (ListingFilter(states=frozenset({"Suspended"})), {"suspended": True}, True),
-        (ListingFilter(states=frozenset({"Suspended"})), {"suspended": False}, False),
-        (ListingFilter(states=frozenset({WAITING})), {}, False),
-        (ListingFilter(bpm_name="Approval"), {}, True),
-        (ListingFilter(bpm_name="approval"), {}, False),
-        (ListingFilter(business_key="k"), {"business_key": "k"}, True),
-        (ListingFilter(business_key="k"), {"business_key": "kk"}, False),
-        (ListingFilter(business_key="k"), {}, False),
-        (
-            ListingFilter(ages=AgeLimits(UTC, older_than=60), now=NOW),
-            {"start_time": "2026-03-10 11:00:00"},
-            True,
-        ),
-        (
-            ListingFilter(ages=AgeLimits(UTC, older_than=60), now=NOW),
-            {"start_time": "2026-03-10 11:59:30"},
-            False,
-        ),
-        (ListingFilter(ages=AgeLimits(UTC, older_than=60), now=NOW), {}, None),
-        (ListingFilter(bpm_name="Other", ages=AgeLimits(UTC, older_than=60), now=NOW), {}, False),
-    ],
-)
-def test_filter_matches(wanted: ListingFilter, row: dict[str, Any], matches: bool | None) -> None:
-    assert wanted.matches(instance(**row)) is matches
-
-
-@pytest.mark.parametrize(
-    ("asked", "listed"),
-    [
-        ({"Completed OK"}, ("Completed OK",)),
-        ({"Broken", "Running"}, ("Running", "Broken")),
-        ({"Suspended"}, OPEN_STATES),
-        (
-            {"Suspended", "Broken"},
-            tuple(state for state in STATES if state in OPEN_STATES or state == "Broken"),
-        ),
-    ],
-)
-def test_states_to_list(asked: set[str], listed: tuple[str, ...]) -> None:
-    assert states_to_list(asked) == listed
 
 
 def arguments(**given: Any) -> argparse.Namespace:

@@ -125,7 +125,7 @@ def test_500_waiting_tasks_and_40_orphans(
 
     since = newest(emulator)
     preview = process(MODULE, "gates", "--orphans", "--output", "json")
-    assert {row["id"] for row in preview.rows} == orphans
+    assert {row["id"] for row in preview.rows} == orphans, preview.err
     assert {row["task_state"] for row in preview.rows} == {"failed"}
     assert queries(emulator, since) == len(OPEN_STATES)
 

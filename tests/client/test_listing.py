@@ -120,3 +120,39 @@ def test_age_as_text_timedelta_or_seconds(value: Any, seconds: float) -> None:
 def test_invalid_ages_raise(value: Any) -> None:
     with pytest.raises(ValueError, match="older_than must be"):
         ages.age_seconds(value, "older_than")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "row", "matches"),
+    [
+        (ListingFilter(), {}, True),
+        (ListingFilter(states=frozenset({"Running"})), {}, True),
+        (ListingFilter(states=frozenset({"Running"})), {"suspended": True}, True),
+        (ListingFilter(states=frozenset({"Suspended"})), {"suspended": True}, True),
+        (ListingFilter(states=frozenset({"Suspended"})), {"suspended": False}, False),
+        (ListingFilter(states=frozenset({"Waiting for user interaction"})), {}, False),
+        (ListingFilter(bpm_name="Approval"), {}, True),
+        (ListingFilter(bpm_name="approval"), {}, False),
+        (ListingFilter(business_key="k"), {"business_key": "k"}, True),
+        (ListingFilter(business_key="k"), {"business_key": "kk"}, False),
+        (ListingFilter(business_key="k"), {}, False),
+        (
+            ListingFilter(ages=ages.AgeLimits(timezone.utc, older_than=60), now=NOW),
+            {"start_time": "2026-11-28 11:00:00"},
+            True,
+        ),
+        (
+            ListingFilter(ages=ages.AgeLimits(timezone.utc, older_than=60), now=NOW),
+            {"start_time": "2026-11-28 11:59:30"},
+            False,
+        ),
+        (ListingFilter(ages=ages.AgeLimits(timezone.utc, older_than=60), now=NOW), {}, None),
+        (
+            ListingFilter(bpm_name="Other", ages=ages.AgeLimits(timezone.utc, older_than=60), now=NOW),
+            {},
+            False,
+        ),
+    ],
+)
+def test_filter_matches(wanted: ListingFilter, row: dict[str, Any], matches: bool | None, make: Make) -> None:
+    assert wanted.matches(make("a", name="Approval", **row)) is matches

@@ -224,3 +224,32 @@ class TestFindByKey:
             return [row for row in rows if row.state == asked[-1]]
 
         assert stage(answer).run(search.find_by_key("k")).id == "new"
+
+
+def test_lists_are_shared_with_waits(make: Make, stage: Any) -> None:
+    rows = {state: [make(str(number), state)] for number, state in enumerate(states.STATES)}
+    server = stage(lambda operation: rows[dict(operation.query)["states"]])
+    number = [*rows].index("Running")
+    search_result = server.run(
+        search.find({str(number): "Running"}, (), {"Completed OK", "Broken", "Running"})
+    )
+    assert sorted(server.asked) == sorted(["Running", "Completed OK", "Broken"])
+    assert search_result.instance(str(number)).state == "Running"
+    assert search_result.lists == {state: rows[state] for state in ("Running", "Completed OK", "Broken")}
+
+
+@pytest.mark.parametrize("lookup", ["list", "auto", "by_id"])
+def test_every_requested_list_is_read_regardless_of_the_rest_of_the_query(
+    lookup: Any, make: Make, stage: Any
+) -> None:
+    server = stage(lambda operation: [] if operation.kind == "query" else make("1", "Running"))
+    search_result = server.run(
+        search.find(
+            {"1": "Running"},
+            (),
+            {"Completed OK", "Waiting for user interaction"},
+            lookup=lookup,
+            endpoint=search.EndpointTraits(),
+        )
+    )
+    assert set(search_result.lists) == {"Completed OK", "Waiting for user interaction"}

@@ -23,6 +23,7 @@ def test_an_unknown_state_is_open_and_never_a_success(state: str) -> None:
         (set(), ()),
         ({"Broken", "Completed OK"}, ("Completed OK", "Broken")),
         ({"Suspended"}, states.OPEN_STATES),
+        ({"Suspended", "Broken"}, (*states.OPEN_STATES, "Broken")),
         ({"Perfectly Fine"}, ()),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.client import _disguises, operations
+from airflow_provider_astrobpm.client import _disguises, _failures, operations
 from airflow_provider_astrobpm.client.errors import (
     AstroZeroError,
     InterruptedCallError,
@@ -292,10 +292,17 @@ def test_byte_order_mark_and_invalid_characters_show() -> None:
         (SettingsError("x", "c"), "not_sent"),
         (InterruptedCallError("x"), "connection_lost"),
         (UnexpectedAnswerError("x"), "not_decompressed"),
+        (_failures.answer_too_long(9, 200), "answer_too_long"),
     ],
 )
 def test_failures(error: AstroZeroError, name: str) -> None:
     assert failure_name(error) == name
+
+
+def test_failure_of_an_answer_that_did_not_come_in_time() -> None:
+    error = InterruptedCallError("x")
+    error.timed_out = True
+    assert failure_name(error) == "no_answer"
 
 
 def test_heading_names_no_connection_and_no_path() -> None:

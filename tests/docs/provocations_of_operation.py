@@ -287,7 +287,7 @@ COMMANDS: dict[str, Provocation] = {
     "give --all or --state, not both": command("list", "--all", "--state", "Running"),
     "--like requires --bpm-name": command("definitions", "--like"),
     "There is no terminal to confirm this on, so nothing was changed; use --yes": without_a_terminal,
-    "Check for it before you retry: list --all …": start_with_no_answer,
+    "Check for it before you retry: python -m airflow_provider_astrobpm list --all …": start_with_no_answer,
     "Warning: Astro Zero listed exactly … instances in state '…'. The list may be truncated, and instances may be missing.": many(
         "list", row_cap=100
     ),

@@ -89,10 +89,10 @@ def test_what_no_switch_shows_is_said(values: dict[str, Any], sentence: str) -> 
 
 def test_switches_that_the_report_leaves_open_are_listed() -> None:
     like = likeness({"get_by_id": "row", "terminate": "Ended by an administrator", "plus": None})
-    assert "plus_is_blank" in like.untold
-    assert "deleting_open" in like.untold
-    assert not {"get_by_id", "terminate_state"} & set(like.untold)
-    assert like.lines()[0] == f"Not in the report, so at the default: {', '.join(like.untold)}"
+    assert "plus_is_blank" in like.unspecified
+    assert "deleting_open" in like.unspecified
+    assert not {"get_by_id", "terminate_state"} & set(like.unspecified)
+    assert like.lines()[0] == f"Not in the report, so at the default: {', '.join(like.unspecified)}"
 
 
 def test_token_lifetime_of_the_report_is_used() -> None:
@@ -119,9 +119,18 @@ def test_a_file_that_is_no_report_is_refused(text: str | bytes | None, message: 
         read_report(path)
 
 
-def test_a_value_that_no_switch_can_have_is_refused() -> None:
-    with pytest.raises(ReportError, match="never finds: switch row_cap has no position 'many'"):
-        likeness({"row_cap": "many"})
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("row_cap", "many", "switch row_cap has no position 'many'"),
+        ("clock", "late", ""),
+        ("start_lag", "long", ""),
+        ("token_lifetime", float("inf"), ""),
+    ],
+)
+def test_a_value_that_the_doctor_never_finds_is_refused(name: str, value: object, why: str) -> None:
+    with pytest.raises(ReportError, match=f"never finds: {why}"):
+        likeness({name: value})
 
 
 def test_values_of_a_later_version_change_nothing(tmp_path: Path) -> None:

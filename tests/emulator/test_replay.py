@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import subprocess
@@ -147,13 +148,13 @@ def test_a_name_that_was_only_shown_so_far_may_still_get_its_value(replay_of: An
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ({**SENT, "name": 7}, "body.name is a number, recorded was text"),
-        ({**SENT, "version": "1"}, "body has 1 further fields (version), recorded were 0"),
-        ({"name": "Mine"}, "body has no 'variables', which the recorded one has"),
-        ({**SENT, "variables": {**VARIABLES, "more": 1}}, "body.variables has 4 further fields (who, count, null), rec"),
-        ({**SENT, "variables": {**VARIABLES, "count": "1.5"}}, "body.variables.count is text, recorded was a number"),
-        ({**SENT, "variables": {**VARIABLES, "null": ""}}, "body.variables.null is text, recorded was null"),
-        ([], "body is a list, recorded was an object"),
+        ({**SENT, "name": 7}, "body.name is a number; the transcript has text"),
+        ({**SENT, "version": "1"}, "body has 1 other fields (version); the transcript has 0"),
+        ({"name": "Mine"}, "body has no 'variables'; the transcript has one"),
+        ({**SENT, "variables": {**VARIABLES, "more": 1}}, "body.variables has 4 other fields (who, count, null); the"),
+        ({**SENT, "variables": {**VARIABLES, "count": "1.5"}}, "body.variables.count is text; the transcript has a number"),
+        ({**SENT, "variables": {**VARIABLES, "null": ""}}, "body.variables.null is text; the transcript has null"),
+        ([], "body is a list; the transcript has an object"),
     ],
 )  # fmt: skip
 def test_a_body_that_differs_is_reported_with_its_place(
@@ -189,7 +190,7 @@ def test_another_request_is_reported_with_the_next_expected_one(
     replay = replay_of(entry("GET", f"{INSTANCES}?states=Running"), entry("POST", INSTANCES, START))
     answered(replay, method, target)
     assert replay.differences == [
-        f"{method} {target} came, and expected was t.jsonl line 2 (GET {INSTANCES}?states=Running)"
+        f"{method} {target} came where t.jsonl line 2 (GET {INSTANCES}?states=Running) was expected"
     ]
     assert replay.summary() == [
         "Recorded exchanges that were used: 0 of 2. Requests that differed: 1.",
@@ -279,12 +280,21 @@ def test_a_damaged_entry_is_refused(change: dict[str, Any], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("failure", "keeps_open"), [("connection_lost", False), ("no_answer", True), ("given_up", True)]
+    ("failure", "keeps_open"),
+    [("connection_lost", False), ("answer_too_long", False), ("no_answer", True), ("given_up", True)],
 )
 def test_failures(failure: str, keeps_open: bool, replay_of: Any) -> None:
     assert play(replay_of(entry("GET", INSTANCES, failure=failure)), "GET", INSTANCES) == Played(
         None, keeps_open
     )
+
+
+def test_an_answer_that_could_not_be_decompressed(replay_of: Any) -> None:
+    response = play(replay_of(entry("GET", INSTANCES, failure="not_decompressed")), "GET", INSTANCES).response
+    assert response is not None
+    assert response.headers == {"Content-Encoding": "gzip"}
+    with pytest.raises(gzip.BadGzipFile):
+        gzip.decompress(response.body)
 
 
 def test_requests_that_were_not_sent_are_skipped_and_named(replay_of: Any) -> None:
@@ -353,7 +363,7 @@ def test_the_command_line_replays_and_reports(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=10)[1].splitlines()
     assert errors == [
-        f"Differs: GET /other came, and expected was t.jsonl line 2 (GET /x{INSTANCES})",
+        f"Differs: GET /other came where t.jsonl line 2 (GET /x{INSTANCES}) was expected",
         "Recorded exchanges that were used: 1 of 2. Requests that differed: 1.",
         f"The first that was not used: t.jsonl line 2 (GET /x{INSTANCES})",
     ]

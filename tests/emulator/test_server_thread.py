@@ -170,8 +170,8 @@ def test_the_command_line_behaves_like_a_report(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "airflow_provider_astrobpm.emulator", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        untold, unlike, address = (process.stdout.readline().strip() for _ in range(3))
-        assert untold.startswith("Not in the report, so at the default: definition_variables, ")
+        unspecified, unlike, address = (process.stdout.readline().strip() for _ in range(3))
+        assert unspecified.startswith("Not in the report, so at the default: definition_variables, ")
         assert unlike == "Unlike the report: long_key is 'cut at 37'"
         url = address.removeprefix("Astro Zero emulator: ")
         switches = requests.get(f"{url}/_emulator/switches", timeout=10).json()

@@ -162,7 +162,7 @@ def test_start_with_age_creates_an_old_instance(age: Any, emulator: AstroZeroEmu
     young = emulator.start("PublishApproval")["id"]
     old = emulator.start("PublishApproval", age=age, by="machine")["id"]
     done = emulator.start("NightlyReconciliation", age=age)
-    assert (done["started"], emulator.instance(done["id"])["closed"]) == (done["started"], True)
+    assert emulator.instance(done["id"])["closed"]
     hook = AstroZeroHook()
     before = datetime.now(timezone.utc) - timedelta(days=7)
     rows = hook.query_instances(["Waiting for user interaction"])

@@ -81,8 +81,8 @@ def test_bad_arguments(name: Any, entered: Any, statuses: Any, words: str) -> No
 def test_entry_keys_of_an_instance(
     entered: Any, statuses: Any, state: str, status: str | None, numbers: list[str]
 ) -> None:
-    places = WatchTargets.of("Order", entered, statuses)
-    entry_keys = places.entry_keys_of(instance("1", state, bp_status=status), instance_digest("1"))
+    targets = WatchTargets.of("Order", entered, statuses)
+    entry_keys = targets.entry_keys_of(instance("1", state, bp_status=status), instance_digest("1"))
     assert entry_keys == [f"{number}{instance_digest('1')}" for number in numbers]
     assert {len(key) for key in entry_keys} <= {ENTRY_KEY_LENGTH}
 
@@ -109,9 +109,9 @@ def test_a_suspended_instance_counts_in_either_form(state: str) -> None:
 def test_when_an_instance_has_left_a_target(
     entered: Any, statuses: Any, number: str, is_seen: bool, left: bool
 ) -> None:
-    places = WatchTargets.of("Order", entered, statuses)
+    targets = WatchTargets.of("Order", entered, statuses)
     seen = {instance_digest("1")} if is_seen else set()
-    assert places.has_left(f"{number}{instance_digest('1')}", seen) is left
+    assert targets.has_left(f"{number}{instance_digest('1')}", seen) is left
 
 
 def test_digests_are_short_and_distinct() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_astrobpm.client import errors, search, states
+from airflow_provider_astrobpm.client import errors, states
 from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.moment import Moment
 from airflow_provider_astrobpm.client.search import SearchRequest
@@ -37,6 +37,16 @@ def ends(entry_keys: Collection[str] | None = None, **options: Any) -> Watch:
 
 def poll(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     """Record a poll with these rows, newest last, and return what the watch reports: ids and their targets."""
+    watch.record_poll(result_of(watch, *rows), at(now))
+    entries = dict(watch.entries)
+    watch.acknowledge()
+    watch.mark_reported(entries)
+    assert not watch.entries
+    return [entry.id for entry in entries.values()]
+
+
+def result_of(watch: Watch, *rows: BpmInstance) -> SearchResult:
+    """Return the result of a poll with these rows, newest last."""
     sought = SearchRequest()
     watch.add_to_query(sought)
     assert not sought.ids
@@ -44,12 +54,7 @@ def poll(watch: Watch, *rows: BpmInstance, now: float = 0.0) -> list[str]:
     search_result = SearchResult({}, (), sought.lists)
     for state in sought.lists:
         search_result.add_list(state, [row for row in reversed(rows) if row.state == state])
-    watch.record_poll(search_result, at(now))
-    entries = dict(watch.entries)
-    watch.acknowledge()
-    watch.mark_reported(entries)
-    assert not watch.entries
-    return [entry.id for entry in entries.values()]
+    return search_result
 
 
 def at(now: float) -> Moment:
@@ -159,16 +164,11 @@ def test_reports_an_end_once_even_if_a_list_omits_it_for_a_while() -> None:
 
 def test_unreported_entries_are_news_again_after_the_next_poll() -> None:
     watch = ends([])
-    sought = SearchRequest()
-    watch.add_to_query(sought)
-    search_result = SearchResult({}, (), sought.lists)
-    for state in sought.lists:
-        search_result.add_list(state, [order(1, COMPLETED)] if state == COMPLETED else [])
-    watch.record_poll(search_result, at(0))
+    watch.record_poll(result_of(watch, order(1, COMPLETED)), at(0))
     assert watch.has_news()
     watch.acknowledge()
     assert not watch.has_news()  # not news again before the next poll
-    watch.record_poll(search_result, at(1))
+    watch.record_poll(result_of(watch, order(1, COMPLETED)), at(1))
     assert watch.has_news()
     watch.mark_reported({*watch.entries})
     assert watch.has_news()  # it has to be stored
@@ -231,7 +231,7 @@ class TestFailingLists:
         assert poll(watch, order(1, COMPLETED), order(2, BROKEN), order(3, BROKEN)) == ["3"]
 
     @pytest.mark.parametrize(
-        ("places", "state"),
+        ("targets", "state"),
         [
             (WatchTargets.of(NAME, [WAITING], None), WAITING),
             (WatchTargets.of(NAME, None, ["Approved"]), RUNNING),
@@ -239,8 +239,8 @@ class TestFailingLists:
         ],
         ids=str,
     )
-    def test_instances_they_may_show_are_not_forgotten(self, places: WatchTargets, state: str) -> None:
-        watch = Watch(places, [])
+    def test_instances_they_may_show_are_not_forgotten(self, targets: WatchTargets, state: str) -> None:
+        watch = Watch(targets, [])
         one = order(1, state, "Approved")
         assert poll(watch, one) == ["1"]
         assert part(watch, failing=state) == []
@@ -261,16 +261,6 @@ class TestFailingLists:
         assert poll(watch, order(1, WAITING), order(2, WAITING)) == ["2"]
         again = [order(1, WAITING), order(1, WAITING, "Other")]
         assert poll(watch, order(3, WAITING), *again, order(4, WAITING)) == ["3", "4"]
-
-
-def result_of(watch: Watch, *rows: BpmInstance) -> SearchResult:
-    """Return the result of a poll with these rows, newest last."""
-    sought = SearchRequest()
-    watch.add_to_query(sought)
-    search_result = SearchResult({}, (), sought.lists)
-    for state in sought.lists:
-        search_result.add_list(state, [row for row in reversed(rows) if row.state == state])
-    return search_result
 
 
 class TestSortingAhead:
@@ -382,25 +372,6 @@ def few_objects_allowed() -> Iterator[list[str]]:
     finally:
         gc.callbacks.remove(note)
         gc.set_threshold(*thresholds)
-
-
-def test_shares_lists_with_waits(stage: Any) -> None:
-    rows = {state: [order(number, state)] for number, state in enumerate(states.STATES)}
-    server = stage(lambda operation: rows[dict(operation.query)["states"]])
-    number = [*rows].index(RUNNING)
-    search_result = server.run(search.find({str(number): RUNNING}, (), {COMPLETED, BROKEN, RUNNING}))
-    assert sorted(server.asked) == sorted([RUNNING, COMPLETED, BROKEN])
-    assert search_result.instance(str(number)).state == RUNNING
-    assert search_result.lists == {state: rows[state] for state in (RUNNING, COMPLETED, BROKEN)}
-
-
-@pytest.mark.parametrize("lookup", ["list", "auto", "by_id"])
-def test_every_requested_list_is_read_regardless_of_the_rest_of_the_query(lookup: Any, stage: Any) -> None:
-    server = stage(lambda operation: [] if operation.kind == "query" else order(1, RUNNING))
-    search_result = server.run(
-        search.find({"1": RUNNING}, (), {COMPLETED, WAITING}, lookup=lookup, endpoint=search.EndpointTraits())
-    )
-    assert set(search_result.lists) == {COMPLETED, WAITING}
 
 
 MOVES = st.lists(
