@@ -8,12 +8,14 @@ import gc
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -193,12 +195,18 @@ def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> None:
     with (shared.parent / "airflow.db.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if "PYTEST_XDIST_WORKER" in os.environ and shared.exists():
-            shutil.copyfile(shared, own)
+            copy_database(shared, own)
             return
         subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=180
         )
-        shutil.copyfile(own, shared)
+        copy_database(own, shared)
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite database. A copy of its file lacks what only the log next to the file has, while a connection is open."""
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
 
 
 @pytest.fixture(scope="session")

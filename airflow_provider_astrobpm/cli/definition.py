@@ -7,7 +7,7 @@ definitions build the parser of ``python -m airflow_provider_astrobpm``, which w
 A command is a function in a module of this package. It takes the parsed arguments, gets its hook from
 ``runner.connected(args.conn_id)`` (a plain hook would not read Airflow's database here), and returns its exit code, or
 ``None`` for 0. It does not catch the hook's errors: ``runner`` prints each of them as one sentence on stderr, without a
-traceback, and maps it to an exit code. See ``doctor_command.doctor`` for an example.
+traceback, and maps it to an exit code. See ``read_commands.show_instance`` for an example.
 
 An option has the same name as the corresponding argument of an operator.
 """
@@ -327,7 +327,8 @@ COMMANDS = (
         _arg(
             "--record",
             metavar="FILE",
-            help="Also write to this new file what was sent and answered, with stand-ins for all names and values, for a bug report",
+            help="Also record all requests and answers in this file, which must not exist yet, for a bug report. Names and values are "
+            "replaced by stand-ins",
         ),
     ),
 )

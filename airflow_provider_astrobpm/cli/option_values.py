@@ -1,4 +1,4 @@
-"""Parses states and variables from the command line. Pure."""
+"""Reads states and variables from the options of a command."""
 
 from __future__ import annotations
 

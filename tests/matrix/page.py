@@ -22,8 +22,8 @@ INTRODUCTION = """\
 
 <!-- written by: make test-matrix -->
 
-The provider works with Airflow 3.0.6 and newer, and with Python 3.10 to 3.14. If you can choose, take Airflow 3.3: it keeps the
-record of a start that makes retries and clears exact.
+The provider works with Airflow 3.0.6 and newer, and with Python 3.10 to {pythons} If you can choose, take
+Airflow 3.3: it keeps the record of a start that makes retries and clears exact.
 
 `make test-matrix` wrote this page. It installs the built wheel beside each version, and runs tasks on a real Airflow: a scheduler, a
 triggerer, a DAG processor, an API server, and the emulator over HTTP. {when}
@@ -146,13 +146,14 @@ def page(results: list[Result]) -> str:
     table = [row_of(head), "|" + "---|" * len(head)]
     table += [row_of([ROWS[name].title, *cells(results, name), test_of(results, name)]) for name in ROWS]
     on_it = [each.line.name for each in results if each.found.get("python", "").startswith("3.14.")]
+    pythons = "3.14." if on_it else "3.13; 3.14 is allowed, but [was not tried](#python-314)."
     ran = (
         f"Tasks ran on it with Airflow {' and '.join(on_it)}."
         if on_it
         else "No task ran on it: this machine has no Python 3.14."
     )
     parts = [
-        INTRODUCTION.format(when=when, versions="\n".join(versions), not_run=NOT_RUN),
+        INTRODUCTION.format(pythons=pythons, when=when, versions="\n".join(versions), not_run=NOT_RUN),
         "\n".join(table),
         PYTHON_NOTE.format(ran_on_it=ran),
     ]
