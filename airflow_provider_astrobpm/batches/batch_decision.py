@@ -218,7 +218,7 @@ class BatchDecider:
         known = [one for one in matches if is_recorded_instance(record, launch.number, key, one)]
         may_be_more = record.answered_at is None or record.unproven
         if not known and may_be_more and not request.is_answered(record):
-            # A process died before it recorded its instances, or the server refused a start and carried it out anyway.
+            # A process died before it recorded its instances, or a start was refused, which the server may have carried out.
             new = [
                 one
                 for one in matches
@@ -226,7 +226,8 @@ class BatchDecider:
                 and self._matches.place(one, record.posted_at) is not Placement.BEFORE
             ]
             is_unclear = any(self._matches.place(one, record.posted_at) is Placement.UNKNOWN for one in new)
-            if len(new) > 1 or is_unclear or (new and record.strangers is None):
+            is_unproven = record.strangers is None or record.answered_at is not None
+            if len(new) > 1 or is_unclear or (new and is_unproven):
                 raise subject.ambiguous_owner_error(new)
             known = new
         if request.own(record):

@@ -34,8 +34,6 @@ class BatchRecord(TryRecord, frozen=True, kw_only=True, omit_defaults=True):
     posted_at: Seconds | None = msgspec.field(default=None, name="begun_at")
     answered_at: Seconds | None = None
     """When the last start had been answered, in seconds since the epoch; ``None`` if a process may have died before that."""
-    unproven: bool = False
-    """Whether starts with custom keys were refused or throttled: the server may have carried them out anyway."""
     own_keys: str | None = None
     """A signature of the custom keys and their places. It changes if a key or a place changes."""
     own: str | None = None

@@ -176,20 +176,22 @@ def classify(
             return RefuseStart(subject.ambiguous_owner_error(current, OWNER_ADVICE))
         return ExistingInstances(doubt=doubt)
     ids = (*matches.instances, *matches.resembling)
-    preexisting = own_record.strangers if own_record else None
     known = own_record.instance_id if own_record else None
     if known is not None and known not in ids:
         return RefuseStart(missing_instance_error(known, request.business_key))
-    own = tuple(
-        one
-        for one in everything
-        if one.id == known
-        or (
-            preexisting is not None
-            and one.id not in preexisting
-            and matches.place(one, began) is not Placement.BEFORE
-        )
-    )
+    appeared: list[BpmInstance] = []
+    if own_record is not None and began is not None and own_record.strangers is not None:
+        appeared = [
+            one
+            for one in everything
+            if one.id not in own_record.strangers and matches.place(one, began) is not Placement.BEFORE
+        ]
+    if own_record is not None and own_record.unproven:
+        if ended := [one for one in appeared if one.is_closed and request.accepts(one)]:
+            subject = StartSubject(request.bpm_name, request.business_key)
+            return RefuseStart(subject.ambiguous_owner_error(ended, OWNER_ADVICE))
+        appeared = []
+    own = tuple(one for one in everything if one.id == known or one in appeared)
     still_open = [one for one in everything if not one.is_closed and one not in own]
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
     others = tuple(one for one in still_open if one not in older)

@@ -214,6 +214,8 @@ class InstanceStarter:
                 self.remember(msgspec.structs.replace(sent, posted_at=None))
                 raise
             if error.was_processed is not None:
+                if start.preexisting_ids is not None:
+                    self.remember(msgspec.structs.replace(sent, unproven=True))
                 raise
             self.meter.count(AMBIGUOUS_STARTS)
             self.log(

@@ -34,6 +34,8 @@ class TryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A business key as sent, and as the answer to that start showed it, if the two differ."""
     posted_at: Seconds | None = None
     """When this generation's first start was about to be sent, in seconds since the epoch; ``None`` if certainly none was."""
+    unproven: bool = False
+    """Whether a start with a custom key was refused or throttled: the server may have carried it out anyway."""
     instance_id: str | None = None
     """The instance that was started or adopted, once it is known; ``None`` for a batch."""
     strangers: tuple[str, ...] | None = None

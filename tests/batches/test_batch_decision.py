@@ -463,6 +463,14 @@ class TestCustomKeys:
         _, decision = self.decide(record, *instances)
         assert (decision.instance.id if isinstance(decision, AdoptInstance) else None) == ends
 
+    @pytest.mark.parametrize("state", ["Running", GOOD, BAD])
+    def test_after_a_refused_start_a_new_instance_has_no_certain_owner(self, state: str, make: Make) -> None:
+        record = BatchRecord(generation=2, posted_at=1.0, answered_at=2.0, strangers=("7",), unproven=True)
+        before, new = make("7", business_key="mine"), make("8", state, business_key="mine")
+        with pytest.raises(AmbiguousStartError, match="others may use their key: instance '8'"):
+            self.decide(record, before, new)
+        assert self.decide(record, before)[1] == StartLaunch(KEYED, "mine")
+
     def test_ignores_instances_from_long_ago(self, make: Make) -> None:
         began = datetime(2026, 3, 1, tzinfo=timezone.utc).timestamp()
         old = [

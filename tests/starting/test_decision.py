@@ -514,6 +514,33 @@ class TestCustomKey:
             (recent,), others=(old,), match_ids=("old", "own")
         )
 
+    @pytest.mark.parametrize("mode", ["adopt", "fail"])
+    @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
+    def test_after_a_start_that_was_never_sent_no_instance_is_its_own(self, state: str, mode: Any) -> None:
+        record = StartRecord(generation=3, strangers=())
+        foreign = instance("k", state)
+        others = () if foreign.is_closed else (foreign,)
+        found = self.sort_out(record, foreign, mode=mode)
+        assert found == ExistingInstances(others=others, match_ids=("own",))
+
+    @pytest.mark.parametrize("mode", ["adopt", "fail"])
+    def test_after_a_refused_start_an_instance_has_no_certain_owner(self, mode: Any) -> None:
+        record = StartRecord(generation=3, posted_at=AT, strangers=("before",), unproven=True)
+        before = instance("k", "Completed OK", "before")
+        running, ended, failed = (
+            instance("k", state, state) for state in ("Running", "Completed OK", "Broken")
+        )
+        ids = ("before", "Running", "Broken")
+        assert self.sort_out(record, before, running, failed, mode=mode) == ExistingInstances(
+            others=(running,), match_ids=ids
+        )
+        refused = self.sort_out(record, before, running, ended, mode=mode)
+        assert isinstance(refused, RefuseStart)
+        assert isinstance(refused.error, AmbiguousStartError)
+        assert refused.asks_person
+        assert "Completed OK" in refused.error.problem
+        assert "before" not in refused.error.problem
+
     @pytest.mark.parametrize(
         ("state", "older", "others"), [("Running", ("old",), ("other",)), ("Broken", (), ("other",))]
     )
