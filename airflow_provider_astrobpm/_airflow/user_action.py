@@ -23,12 +23,13 @@ A worker has no time to read that.
 | deferred, running                                              | another wait, try replaced | ended by user |
 | deferred                                                       | nothing                    | unknown       |
 | running                                                        | nothing                    | undecided     |
-| scheduled, queued                                              | anything                   | undecided     |
+| scheduled, queued, without a state                             | anything                   | undecided     |
 | up_for_retry, up_for_reschedule                                | anything                   | retried       |
 | in another state                                               | anything                   | unknown state |
 
 If the verdict is undecided, a trigger reads again. If it stays undecided, a user cleared the task. Only "ended by user" lets a
-worker terminate anything. Something that cannot be read proves nothing.
+worker terminate anything: a scheduler that restarts takes its state from a running task, and starts it again. Something that
+cannot be read proves nothing.
 
 If Airflow 3.4 refuses XComs because the try was replaced, the next try's XComs are read. In a loop Airflow refuses those as well.
 There a replaced try was cleared, by itself or together with an earlier iteration.
@@ -117,6 +118,7 @@ class TaskVerdict(Enum):
     RETRIED = "its task will be retried"
 
 
+NO_STATE = "without a state"
 ENDED_STATES = ("failed", "success", "skipped", "upstream_failed", "removed")
 _STATES_SET_BY_USER = (*ENDED_STATES, "restarting")
 _WAITING_STATES = ("deferred", "running")
@@ -124,6 +126,7 @@ _OTHER_STATES: dict[str | None, TaskVerdict] = {
     None: TaskVerdict.ENDED_BY_USER,
     "scheduled": TaskVerdict.UNDECIDED,
     "queued": TaskVerdict.UNDECIDED,
+    NO_STATE: TaskVerdict.UNDECIDED,
     "up_for_retry": TaskVerdict.RETRIED,
     "up_for_reschedule": TaskVerdict.RETRIED,
 }
@@ -229,15 +232,15 @@ def state_on_worker(task: TaskInstanceRef) -> str | None:
 
 
 def task_state(task: TaskInstanceRef) -> str | None:
-    """Return the state of a task instance; ``None`` if it has no state or was deleted."""
+    """Return the state of a task instance, ``NO_STATE``, or ``None`` if it was deleted."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415
 
     states = RuntimeTaskInstance.get_task_states(
         dag_id=task.dag_id, task_ids=[task.task_id], run_ids=[task.run_id], map_index=task.map_index
     )
     name = task.task_id if task.map_index < 0 else f"{task.task_id}_{task.map_index}"
-    state: str | None = states.get(task.run_id, {}).get(name)
-    return state
+    found = states.get(task.run_id, {})
+    return (found[name] or NO_STATE) if name in found else None
 
 
 def published_xcom(task: TaskInstanceRef, key: str) -> Any:

@@ -213,7 +213,7 @@ class _WatchRun:
             return
         if self._store is not None:
             # Another triggerer that considered this one dead may have reported some entries.
-            watch.mark_reported(await self._state.read() or ())
+            watch.mark_reported(await self._state.read_additions())
         while some := dict(islice(watch.entries.items(), MAX_EVENTS_AT_ONCE)):
             async for event in self._report_some(watch, some, settings):
                 yield event
@@ -246,5 +246,9 @@ class _WatchRun:
             raise failure
 
     async def _save(self, watch: Watch) -> None:
-        await self._state.write(watch.entry_keys)
-        watch.is_saved = True
+        watch.is_saved = True  # unless a poll changes something meanwhile
+        try:
+            await self._state.write(frozenset(watch.entry_keys))
+        except BaseException:
+            watch.is_saved = False
+            raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_provider_astrobpm.watching import state_codec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
 
@@ -50,6 +51,19 @@ class WatchState:
         keys = state_codec.shard_keys(self._name, self._stored.get(self._name))
         # Do not take a lost value for an empty one: all entries of its shard would be reported again.
         return None if keys is None else state_codec.decode_shards(self._stored.get(key) for key in keys)
+
+    async def read_additions(self) -> set[str]:
+        """Return the entry keys that another triggerer has added since this object read or wrote them last."""
+        before = self._stored
+        await self.read()
+        now = self._stored
+
+        def changed(stored: Mapping[str, Any], than: Mapping[str, Any]) -> set[str]:
+            keys = state_codec.shard_keys(self._name, stored.get(self._name)) or ()
+            shards = (stored.get(key) for key in keys if stored.get(key) != than.get(key))
+            return state_codec.decode_shards(shards) or set()
+
+        return changed(now, before) - changed(before, now)
 
     async def write(self, entry_keys: AbstractSet[str]) -> None:
         """Write the entry keys, changing as few values as possible."""

@@ -139,7 +139,8 @@ class Watch(BaseWait[None]):
         for state in self._targets.lists:
             self._note_if_capped(state, row_count(search_result.lists.get(state, ())))
         # No object for each entry: garbage collection, which stops the event loop too, would have to walk through them all.
-        self.entries = {key: row for key, row in there.items() if key not in self.entry_keys}
+        # What has entered is still reported if it has left before Airflow took its event.
+        self.entries.update((key, row) for key, row in there.items() if key not in self.entry_keys)
         if not self._has_begun:
             self._begin()
         self._forget(there, failed, doubtful, now)

@@ -16,6 +16,7 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_provider_astrobpm._airflow import user_action
 from airflow_provider_astrobpm._airflow.user_action import (
+    NO_STATE,
     Published,
     ReplacedTryError,
     TaskInstanceRef,
@@ -23,7 +24,7 @@ from airflow_provider_astrobpm._airflow.user_action import (
 )
 from airflow_provider_astrobpm._airflow.xcom_keys import WAIT_FINISHED
 
-STATES = (None, *(each.value for each in TaskInstanceState), "a state of a later Airflow")
+STATES = (None, NO_STATE, *(each.value for each in TaskInstanceState), "a state of a later Airflow")
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -171,8 +172,8 @@ def test_a_task_instance_is_known_by_its_run_and_map_index(index: int | None, kn
     ("index", "answer", "state"),
     [
         (-1, {"run": {"task": "running"}}, "running"),
-        (-1, {"run": {"task": None}}, None),
         (-1, {"run": {}}, None),
+        (-1, {"run": {"task": None}}, NO_STATE),
         (-1, {}, None),
         (0, {"run": {"task": "failed", "task_0": "running"}}, "running"),
         (12, {"run": {"task_12": "queued"}, "another": {"task_12": "failed"}}, "queued"),

@@ -221,6 +221,35 @@ def test_does_not_repeat_what_another_triggerer_reported(
     assert instance_digest(others) in str(store.values)
 
 
+@has_store
+def test_fires_again_for_an_instance_that_left_while_another_one_entered(emulator: EmulatorControl) -> None:
+    store = AssetStateStore()
+    returning, other = start(emulator, 2)
+    waiting = {"state": "Waiting for user interaction"}
+    for one in (returning, other):
+        emulator.move(one, state="Running")
+
+    async def main() -> list[str]:
+        async with running(store, states=[waiting["state"]]) as runner:
+
+            async def reported(instance_id: str) -> None:
+                await runner.until_queued(1)
+                runner.take()
+                await runner.until(lambda: instance_digest(instance_id) in str(store.values))
+
+            await runner.until(lambda: bool(store.values))
+            emulator.move(returning, **waiting)
+            await reported(returning)
+            emulator.move(returning, state="Running")
+            emulator.move(other, **waiting)
+            await reported(other)
+            emulator.move(returning, **waiting)
+            await reported(returning)
+            return runner.ids
+
+    assert asyncio.run(main()) == [returning, other, returning]
+
+
 def test_include_existing_reports_existing_instances(emulator: EmulatorControl) -> None:
     ids = [end(emulator, one) for one in start(emulator, 3)]
 

@@ -34,6 +34,30 @@ def test_another_object_reads_what_was_written(count: int) -> None:
     assert asyncio.run(WatchState(NAME, store).read()) == entry_keys(count)
 
 
+@pytest.mark.parametrize("count", [3, watch_state.MAX_KEYS_SORTED_INLINE + 1])
+def test_additions_are_what_another_object_has_written_since(count: int) -> None:
+    store = AssetStateStore()
+    before, now = entry_keys(3), entry_keys(count) | {f"00{instance_digest('another')}"}
+
+    async def main() -> list[set[str]]:
+        kept, other = WatchState(NAME, store), WatchState(NAME, store)
+        found = [await kept.read_additions()]
+        await kept.write(before)
+        found.append(await kept.read_additions())
+        await other.read()
+        await other.write(now - {min(before)})
+        return [*found, await kept.read_additions(), await kept.read_additions()]
+
+    assert asyncio.run(main()) == [set(), set(), now - before, set()]
+
+
+def test_a_lost_value_adds_nothing() -> None:
+    store = AssetStateStore()
+    kept = write(store, entry_keys(3))
+    store.values.clear()
+    assert asyncio.run(kept.read_additions()) == set()
+
+
 def test_without_a_store_the_object_remembers() -> None:
     kept = write(None, entry_keys(3))
     assert asyncio.run(kept.read()) == entry_keys(3)

@@ -141,6 +141,14 @@ def test_reports_an_open_state_entered_again() -> None:
     assert poll(watch, order(1, WAITING)) == ["1"]
 
 
+def test_reports_an_entry_although_its_instance_has_left_meanwhile() -> None:
+    watch = Watch(WatchTargets.of(NAME, [WAITING], None), [])
+    watch.record_poll(result_of(watch, order(1, WAITING)), at(0))
+    assert poll(watch, order(2, WAITING)) == ["1", "2"]
+    assert poll(watch, order(2, WAITING)) == []
+    assert poll(watch, order(1, WAITING), order(2, WAITING)) == ["1"]
+
+
 def test_reports_a_status_reached_again() -> None:
     watch = Watch(WatchTargets.of(NAME, None, ["Rework"]), [])
     assert poll(watch, order(1, RUNNING, "Rework")) == ["1"]
