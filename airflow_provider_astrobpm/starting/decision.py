@@ -179,13 +179,7 @@ def classify(
     known = own_record.instance_id if own_record else None
     if known is not None and known not in ids:
         return RefuseStart(missing_instance_error(known, request.business_key))
-    appeared: list[BpmInstance] = []
-    if own_record is not None and began is not None and own_record.strangers is not None:
-        appeared = [
-            one
-            for one in everything
-            if one.id not in own_record.strangers and matches.place(one, began) is not Placement.BEFORE
-        ]
+    appeared = _appeared_since(own_record, matches)
     if own_record is not None and own_record.unproven:
         if ended := [one for one in appeared if one.is_closed and request.accepts(one)]:
             subject = StartSubject(request.bpm_name, request.business_key)
@@ -196,6 +190,17 @@ def classify(
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
     others = tuple(one for one in still_open if one not in older)
     return ExistingInstances(own, older, others, doubt, ids)
+
+
+def _appeared_since(record: StartRecord | None, matches: KeyMatches) -> list[BpmInstance]:
+    """Return the instances with a custom key that the start in a record may have made: none if it was never sent."""
+    if record is None or record.posted_at is None or record.strangers is None:
+        return []
+    return [
+        one
+        for one in matches.instances.values()
+        if one.id not in record.strangers and matches.place(one, record.posted_at) is not Placement.BEFORE
+    ]
 
 
 def decide(request: StartRequest, record: StartRecord | None, found: ExistingInstances) -> StartDecision:

@@ -225,12 +225,12 @@ def test_does_not_repeat_what_another_triggerer_reported(
 def test_fires_again_for_an_instance_that_left_while_another_one_entered(emulator: EmulatorControl) -> None:
     store = AssetStateStore()
     returning, other = start(emulator, 2)
-    waiting = {"state": "Waiting for user interaction"}
+    waiting = "Waiting for user interaction"
     for one in (returning, other):
         emulator.move(one, state="Running")
 
     async def main() -> list[str]:
-        async with running(store, states=[waiting["state"]]) as runner:
+        async with running(store, states=[waiting]) as runner:
 
             async def reported(instance_id: str) -> None:
                 await runner.until_queued(1)
@@ -238,12 +238,12 @@ def test_fires_again_for_an_instance_that_left_while_another_one_entered(emulato
                 await runner.until(lambda: instance_digest(instance_id) in str(store.values))
 
             await runner.until(lambda: bool(store.values))
-            emulator.move(returning, **waiting)
+            emulator.move(returning, state=waiting)
             await reported(returning)
             emulator.move(returning, state="Running")
-            emulator.move(other, **waiting)
+            emulator.move(other, state=waiting)
             await reported(other)
-            emulator.move(returning, **waiting)
+            emulator.move(returning, state=waiting)
             await reported(returning)
             return runner.ids
 
