@@ -190,7 +190,7 @@ class Log:
         ("restarting", [], True),
         ("running", [], False),
         ("deferred", [(REGION, 1, "failed")], False),
-        (None, [], True),
+        (None, [], False),
     ],
 )
 def test_a_worker_uses_the_state_of_its_own_iteration(
@@ -209,5 +209,7 @@ def test_a_worker_uses_the_state_of_its_own_iteration(
     task = user_action.TaskInstanceRef("dag", "run", "task", -1, Region(REGION, 1))
     own = [each for region, index, each in breadcrumbs if (region, index) == (REGION, 1)]
     is_over = state in user_action.ENDED_STATES
-    assert user_action.state_on_worker(task) == ((own or ["running"])[0] if is_over else state)
+    assert user_action.state_on_worker(task) == (
+        (own or ["running"])[0] if is_over else state or user_action.NO_STATE
+    )
     assert termination.was_ended_by_user(task, "It", Log()) is ended
