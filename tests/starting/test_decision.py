@@ -538,6 +538,7 @@ class TestCustomKey:
         assert isinstance(refused, RefuseStart)
         assert isinstance(refused.error, AmbiguousStartError)
         assert refused.asks_person
+        assert (refused.error.business_key, refused.error.advice) == ("k", decision.OWNER_ADVICE)
         assert "Completed OK" in refused.error.problem
         assert "before" not in refused.error.problem
 
