@@ -6,6 +6,8 @@ A generator yields what it needs next. The driver gets that, and sends it in or 
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_astrobpm.client.errors import AstroZeroError
@@ -59,7 +61,7 @@ async def drive_async(
     resume, value = steps.send, None
     while True:
         if is_heavy(value):
-            step = await asyncio.to_thread(_resumed, resume, value)
+            step = await in_thread(_resumed, resume, value)
         else:
             step = _resumed(resume, value)
         if isinstance(step, _Returned):
@@ -68,3 +70,23 @@ async def drive_async(
             resume, value = steps.send, await answer(step)
         except failures as failure:
             resume, value = steps.throw, failure
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in a thread, or here if no thread can be started."""
+    future: Future[T] = Future()
+
+    def call() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            future.set_exception(error)
+
+    try:
+        asyncio.get_running_loop().run_in_executor(None, copy_context().run, call)
+    except RuntimeError:  # the call is in the queue of the executor, and a thread may even have taken it
+        if future.cancel():
+            return function(*arguments)
+    return await asyncio.wrap_future(future)

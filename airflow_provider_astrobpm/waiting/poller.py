@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_astrobpm.client import process_state
+from airflow_provider_astrobpm.client.drivers import in_thread
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 from airflow_provider_astrobpm.client.metrics import WAITERS, count_poll
 from airflow_provider_astrobpm.client.moment import Moment
@@ -280,7 +281,7 @@ class Poller:
             if each not in self._subscriptions or each.wait.ending is not None:
                 continue
             if search_result is not None and each.wait.rows_to_sort(search_result) > MAX_ROWS_SORTED_INLINE:
-                await asyncio.to_thread(each.wait.sort_rows, search_result)
+                await in_thread(each.wait.sort_rows, search_result)
                 if each not in self._subscriptions or each.wait.ending is not None:
                     continue
             judged += each.wait.size

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_astrobpm.client.drivers import drive, drive_async
+from airflow_provider_astrobpm.client.drivers import drive, drive_async, in_thread
 from airflow_provider_astrobpm.client.errors import AstroZeroError
 
 Run = Callable[..., Any]
@@ -131,3 +131,65 @@ def test_heavy_replies_are_taken_in_a_thread() -> None:
     run = drive_async(steps(), answer, is_heavy=lambda reply: (reply or 0) >= 100)
     assert asyncio.run(run) == "done"
     assert threads == [False, True, False]
+
+
+class TestInThread:
+    """A function is called once, whether or not a thread can be started."""
+
+    def test_without_a_thread_it_is_called_in_the_event_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads: list[int] = []
+
+        def note_thread() -> int:
+            threads.append(threading.get_ident())
+            return len(threads)
+
+        def refuse(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        async def main() -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                assert await in_thread(note_thread) == 1
+            assert await in_thread(note_thread) == 2  # by the thread that finds the first call in its queue
+            own, another = threads
+            assert own == threading.get_ident() != another
+
+        asyncio.run(main())
+
+    def test_a_thread_that_took_it_all_the_same_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls: list[int] = []
+        began, may_end = threading.Event(), threading.Event()
+
+        def work() -> str:
+            calls.append(threading.get_ident())
+            began.set()
+            assert may_end.wait(30)
+            return "done"
+
+        async def main() -> str:
+            loop = asyncio.get_running_loop()
+
+            def refuse(_executor: None, call: Callable[..., Any], *arguments: Any) -> None:
+                threading.Thread(target=call, args=arguments).start()
+                assert began.wait(30)
+                loop.call_soon(may_end.set)
+                raise RuntimeError("can't start new thread")
+
+            monkeypatch.setattr(loop, "run_in_executor", refuse)
+            result = await in_thread(work)
+            monkeypatch.undo()
+            return result
+
+        assert asyncio.run(main()) == "done"
+        assert len(calls) == 1
+
+    def test_its_own_error_is_raised(self) -> None:
+        calls: list[object] = []
+
+        def fail(argument: object) -> None:
+            calls.append(argument)
+            raise RuntimeError("its own")
+
+        with pytest.raises(RuntimeError, match="its own"):
+            asyncio.run(in_thread(fail, 7))
+        assert calls == [7]

@@ -94,6 +94,32 @@ def test_a_watch_sorts_long_lists_in_a_thread(
     asyncio.run(main())
 
 
+def test_a_watch_sorts_long_lists_itself_if_no_thread_can_be_started(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller, "MAX_ROWS_SORTED_INLINE", 1)
+
+    def refuse(_executor: object, _call: Callable[..., Any], *_arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        reader = BusyReader()
+        watch = Watch(WatchTargets.of(PROCESS, [STATE], None), [])
+        _before(monkeypatch, "entry_keys_of", reader.read)
+        client = AsyncBpmClient(settings)
+        await client.call(operations.query(STATE))  # finds its route in a thread
+        polls = Poller(client, jitter=lambda: 0.0)
+        async with polls.join(watch, interval=1, connection="my_conn") as subscription:
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncio.get_running_loop(), "run_in_executor", refuse)
+                await subscription.notes()
+        await polls.ended()
+        assert reader.in_loop == [True] * 2
+        assert len(watch.entries) == 2
+
+    asyncio.run(main())
+
+
 def test_a_watch_that_left_while_its_rows_were_sorted_is_not_judged(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
