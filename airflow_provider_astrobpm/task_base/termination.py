@@ -142,7 +142,8 @@ def _terminate_and_log(work: Callable[[], str], what: str, log: Any, tally: Buff
 
 
 def _with_short_timeouts(settings: Settings) -> Settings:
-    return settings.with_short_timeouts(max_wait=min(settings.max_wait, 2))
+    """Return the settings for a client that also records nothing: the interrupted thread may hold the writer's lock."""
+    return settings.with_short_timeouts(max_wait=min(settings.max_wait, 2), record=None)
 
 
 def _open_matches(business_key: str) -> Flow[KeyMatches]:

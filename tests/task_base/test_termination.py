@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,3 +56,19 @@ def test_termination_without_visible_effect_is_logged_at_once(
         AstroZeroHook().settings, termination.KillTarget("sought", instance_id), task, log
     )
     assert "terminate: accepted, but shows no effect yet: the instance is 'Waiting" in log.lines[-1]
+
+
+def test_a_termination_is_not_recorded(
+    emulator: EmulatorControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal may have interrupted the thread that writes, and has no time to wait for it."""
+    monkeypatch.setattr(termination, "was_ended_by_user", lambda *_: True)
+    monkeypatch.setattr(termination, "PATIENCE", 60.0)
+    ids = [emulator.start("SupplierOnboarding", business_key=f"sought-{n}")["id"] for n in range(2)]
+    log: Any = Log()
+    task: Any = None
+    settings = replace(AstroZeroHook().settings, record=str(tmp_path))
+    termination.terminate_instance(settings, termination.KillTarget("sought-0", ids[0]), task, log)
+    termination.terminate_batch(settings, {ids[1]: None}, log, max_concurrency=1)
+    assert {emulator.instance(each)["state"] for each in ids} == {"Terminated"}
+    assert not list(tmp_path.iterdir())
