@@ -204,10 +204,10 @@ _SEGMENTS = frozenset(segment for path in _PATHS for segment in path.split("/"))
 
 
 class _Walk:
-    """Replaces the values of one JSON document.
+    """Replaces the values of one JSON document, and every name and value inside a field that is not documented.
 
     :param secret: the names of further fields whose values are secrets.
-    :param opaque: the names of further fields inside which every name and value is replaced.
+    :param opaque: the names of further fields inside which every name and value is replaced, as inside ``variables``.
     :param is_opaque: whether every name and value of the document is replaced.
     """
 
@@ -230,9 +230,10 @@ class _Walk:
 
     def _replaced(self, value: Any, name: str, *, is_opaque: bool) -> Any:
         if isinstance(value, dict):
-            inside = is_opaque or name in self._opaque
             return {
-                self._name(each, is_opaque=inside): self._replaced(value[each], each, is_opaque=inside)
+                self._name(each, is_opaque=is_opaque): self._replaced(
+                    value[each], each, is_opaque=is_opaque or each in self._opaque or not _is_known(each)
+                )
                 for each in value
             }
         if isinstance(value, list):
@@ -240,15 +241,19 @@ class _Walk:
         if value is None or (not is_opaque and FIELDS.get(name, _never)(value)):
             return value
         if isinstance(value, str):
-            is_secret = not is_opaque and name in self._secrets and value.strip()
+            is_secret = name in self._secrets and value.strip()
             return self._stand_ins.secret(value) if is_secret else self._stand_ins.text(value)
         if isinstance(value, bool):
             return self._stand_ins.boolean(value, name)
         return self._stand_ins.number(value)
 
     def _name(self, name: str, *, is_opaque: bool) -> str:
-        is_known = name in SYSTEM_VARIABLES if is_opaque else name in FIELDS or name in SECRETS
-        return name if is_known else self._stand_ins.text(name)
+        is_kept = name in SYSTEM_VARIABLES if is_opaque else _is_known(name)
+        return name if is_kept else self._stand_ins.text(name)
+
+
+def _is_known(name: str) -> bool:
+    return name in FIELDS or name in SECRETS
 
 
 def _path(path: str, stand_ins: StandIns) -> str:

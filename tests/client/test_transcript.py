@@ -155,6 +155,31 @@ def test_types_and_structure_stay() -> None:
     assert three == {}
 
 
+def test_inside_an_unknown_field_every_name_and_value_is_replaced() -> None:
+    """A server may repeat variables under any name, and variables may have the names of fields."""
+    fields = {"startTime": "1980-05-17", "urgency": 7, "status": "Pass", "active": True, "resCode": "0"}
+    ((name, (first, second)),) = answered({"inputs": [fields, {"deep": [fields], "result": fields}]}).items()
+    assert is_replaced(name)
+    assert len(first) == len(fields)
+    assert all(is_replaced(each) for pair in first.items() for each in pair)
+    deep, result = second.values()
+    assert deep == [result] == [first]
+
+
+def test_a_secret_inside_an_unknown_field_stays_a_secret() -> None:
+    token = answered({"access_token": "token 1"})["access_token"]
+    ((inner,),) = [each.values() for each in answered({"data": {"access_token": "token 1"}}).values()]
+    assert inner == token
+
+
+def test_fields_of_documented_objects_are_kept() -> None:
+    row = {"state": "Running", "urgency": 3}
+    answers: list[object] = [row, [row], [[row]], {"result": row}, {"result": [row]}]
+    answers += [{"result": {"elements": [row], "config": row}}]
+    for answer in answers:
+        assert answered(answer) == answer
+
+
 def test_an_absent_field_stays_absent() -> None:
     assert answered({"resCode": "0"}) == {"resCode": "0"}
 
