@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import stat
 import threading
 import time
 from contextlib import suppress
@@ -115,6 +116,7 @@ class TranscriptWriter:
         else:
             assert self._folder is not None  # noqa: S101 - for mypy; one of the two is given
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(self._folder)
             salt, path = _salt_of(self._folder), self._folder / _file_name()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._open = _OpenFile(descriptor, StandIns(salt))
@@ -265,6 +267,21 @@ def _salt_of(folder: Path) -> bytes:
         own = folder / f".{SALT_NAME}-{os.getpid()}-{os.urandom(3).hex()}"
         descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+def _check_owner(path: Path) -> None:
+    """Refuse a folder or a salt that another user may have made.
+
+    :raises OSError: if a user other than this one and root owns it or can write to it.
+    """
+    found = path.stat()
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OSError(
+            errno.EPERM,
+            "another user owns it or can write to it, and could then check guesses about the values; "
+            "record into a new folder, or run chmod go-w on it",
+            str(path),
+        )
+
+
             os.write(descriptor, os.urandom(SALT_BYTES))
             with suppress(FileExistsError):  # another process was faster
                 path.hardlink_to(own)
@@ -278,6 +295,7 @@ def _salt_of(folder: Path) -> bytes:
 
 
 _WRITERS: dict[tuple[str, str], TranscriptWriter] = {}
+    _check_owner(path)
 
 
 def folder_writer(settings: Settings, folder: str) -> TranscriptWriter:

@@ -257,11 +257,58 @@ def test_signal_handler_that_interrupts_the_writer_writes_too(
         if len(calls) == 1:
             writer.write(exchange(2))
         return real(*arguments)
+    (tmp_path / SALT_NAME).chmod(0o600)
 
     monkeypatch.setattr(f"{transcript_writer.__name__}.entry", interrupted)
     writer.write(exchange(1))
     (file,) = transcripts(tmp_path / "deep" / "folder")
     assert sum("request" in line for line in lines(file)) == 2
+
+@pytest.mark.parametrize("others", [0o020, 0o002])
+@pytest.mark.parametrize("name", ["", SALT_NAME])
+def test_what_others_can_write_is_not_used(
+    name: str, others: int, warnings: list[str], tmp_path: Path
+) -> None:
+    """Whoever knows the salt can check guesses."""
+    TranscriptWriter(SETTINGS, folder=tmp_path).write(exchange())
+    path = tmp_path / name
+    path.chmod(0o755 | others)
+    TranscriptWriter(SETTINGS, folder=tmp_path, warn=warnings.append).write(exchange())
+    path.chmod(0o755)
+    (message,) = warnings
+    assert "another user owns it or can write to it" in message
+    assert f"({path})" in message
+    TranscriptWriter(SETTINGS, folder=tmp_path, warn=warnings.append).write(exchange())
+    assert len(transcripts(tmp_path)) == 2
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "is_used"), [(0, True), (os.geteuid() + 1, False)], ids=["root", "another"]
+)
+@pytest.mark.parametrize("name", ["", SALT_NAME])
+def test_what_another_user_owns_is_not_used(
+    name: str,
+    owner: int,
+    is_used: bool,
+    warnings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    TranscriptWriter(SETTINGS, folder=tmp_path).write(exchange())
+    real = Path.stat
+
+    def stat_of(path: Path, **options: Any) -> os.stat_result:
+        found = list(real(path, **options))
+        if path == tmp_path / name:
+            found[stat.ST_UID] = owner
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "stat", stat_of)
+    TranscriptWriter(SETTINGS, folder=tmp_path, warn=warnings.append).write(exchange())
+    assert [f"({tmp_path / name})" in message for message in warnings] == [True] * (not is_used)
+    assert len(transcripts(tmp_path)) == 1 + is_used
+
 
 
 def test_a_given_file_is_never_overwritten(tmp_path: Path) -> None:
