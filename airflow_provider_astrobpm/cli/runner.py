@@ -23,6 +23,7 @@ from airflow_provider_astrobpm.client.errors import (
     SeveralInstancesError,
     UnknownVariablesError,
 )
+from airflow_provider_astrobpm.client.transcript_writer import folder_writer
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def connected(conn_id: str) -> Iterator[AstroZeroHook]:
     :param conn_id: the Airflow connection.
     """
     hook = CommandLineHook(conn_id)
+    if (folder := hook.settings.record) is not None:
+        folder_writer(hook.settings, folder, warn=say)  # its log is suppressed
     try:
         yield hook
     finally:

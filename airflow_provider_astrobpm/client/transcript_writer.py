@@ -298,11 +298,16 @@ _WRITERS: dict[tuple[str, str], TranscriptWriter] = {}
     _check_owner(path)
 
 
-def folder_writer(settings: Settings, folder: str) -> TranscriptWriter:
-    """Return the writer of this process for a folder and an environment."""
+def folder_writer(
+    settings: Settings, folder: str, warn: Callable[[str], None] = _LOG.warning
+) -> TranscriptWriter:
+    """Return the writer of this process for a folder and an environment.
+
+    :param warn: see ``TranscriptWriter``; of the first call.
+    """
     key = folder, settings.base_url
     if key not in _WRITERS:
-        _WRITERS[key] = TranscriptWriter(settings, folder=Path(folder))
+        _WRITERS[key] = TranscriptWriter(settings, folder=Path(folder), warn=warn)
     return _WRITERS[key]
 
 

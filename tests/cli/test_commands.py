@@ -540,3 +540,14 @@ class TestAirflow:
             done = run(*arguments)
             assert done.code == 0
             assert "130  interrupted" in done.out
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("start", BPM), ("terminate", "--bpm-name", BPM, "--yes"), ("doctor",)]
+)
+def test_a_transcript_that_cannot_be_written_is_one_warning(
+    arguments: tuple[str, ...], emulator_server: EmulatorServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", connection(emulator_server, record="/proc/nope"))
+    done = run(*arguments)
+    assert done.err.count("No further requests are recorded on connection 'astro_zero_default': ") == 1
