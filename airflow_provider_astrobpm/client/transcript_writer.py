@@ -37,9 +37,9 @@ MAX_FILE_BYTES = 16 * 1024 * 1024  # that one process writes
 MAX_FOLDER_BYTES = 256 * 1024 * 1024  # of all transcripts in a folder, after which no process writes more
 MAX_FILES = 1000  # in a folder, after which no process begins another
 MAX_WAITING_EXCHANGES = 1000  # of an event loop, that are not yet written
-MAX_WAITING_BYTES = 16 * 1024 * 1024  # of their answers
+MAX_WAITING_BYTES = 16 * 1024 * 1024  # of what they sent and received
 CHECK_EVERY_BYTES = 1024 * 1024  # written by one process, between two checks of the folder's size
-MAX_LOCK_SECONDS = 1.0  # a signal handler may have interrupted the thread that writes
+MAX_LOCK_SECONDS = 1.0  # that a request or a close waits for another thread that writes
 MAX_DRAIN_SECONDS = 2.0  # to write what is waiting when a client is closed, or a process ends
 SALT_NAME = "salt-do-not-share"
 SUFFIX = ".jsonl"
@@ -104,7 +104,7 @@ class TranscriptWriter:
         self._waiting: SimpleQueue[Exchange | threading.Event] = SimpleQueue()
         self._counting = threading.RLock()  # never held while anything is written
         self._waiting_count = self._waiting_bytes = self._dropped = 0
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._write_waiting, name="astro-zero-transcript", daemon=True)
 
     def open(self) -> None:
         """Create the file.
@@ -124,13 +124,12 @@ class TranscriptWriter:
 
     def write(self, exchange: Exchange) -> None:
         """Write an exchange now, in this thread."""
-        if self._has_stopped:
-            return
         if not self._lock.acquire(timeout=MAX_LOCK_SECONDS):
             self._drop()
             return
         try:
-            self._write(exchange)
+            if not self._has_stopped:
+                self._write(exchange)
         except OSError as error:
             self._stop(f"{error.strerror or error} ({error.filename or self._file or self._folder})")
         except Exception as error:  # noqa: BLE001 - a request must not fail because it cannot be recorded
@@ -140,34 +139,35 @@ class TranscriptWriter:
 
     def write_later(self, exchange: Exchange) -> None:
         """Let the thread of this writer write an exchange. If too much is waiting, drop it."""
-        if self._has_stopped:
+        if self._has_stopped or not self._has_thread():
             return
         size = _size(exchange)
         with self._counting:
-            is_full = (
-                self._waiting_count >= MAX_WAITING_EXCHANGES or self._waiting_bytes + size > MAX_WAITING_BYTES
-            )
-            if is_full:
-                self._dropped += 1
+            if self._waiting_count >= MAX_WAITING_EXCHANGES or self._waiting_bytes + size > MAX_WAITING_BYTES:
+                self._drop()
                 return
             self._waiting_count += 1
             self._waiting_bytes += size
-            begins = self._thread is None
-            if begins:
-                self._thread = threading.Thread(
-                    target=self._write_waiting, name="astro-zero-transcript", daemon=True
-                )
         self._waiting.put(exchange)
-        if begins and self._thread is not None:
-            self._thread.start()
-            atexit.register(self.drain)
+
+    def _has_thread(self) -> bool:
+        """Start the thread if it has not been started, and return whether that worked."""
+        try:
+            with self._counting:
+                if self._thread.ident is None:
+                    self._thread.start()
+                    atexit.register(self.drain)
+        except RuntimeError as error:  # the process has too many threads, or is ending
+            self._stop(str(error))
+            return False
+        return True
 
     def drain(self, timeout: float = MAX_DRAIN_SECONDS) -> None:
         """Wait until everything is written that is waiting now.
 
         :param timeout: the maximum seconds to wait.
         """
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread.is_alive():
             written = threading.Event()
             self._waiting.put(written)
             written.wait(timeout)
@@ -176,13 +176,18 @@ class TranscriptWriter:
         """Close the file. A later exchange is not written."""
         self.drain()
         self._has_stopped = True
-        self._forget_file()
+        self._forget_file(MAX_LOCK_SECONDS)
         atexit.unregister(self.drain)
 
-    def _forget_file(self) -> None:
-        if self._open is not None:
-            os.close(self._open.descriptor)
-            self._open = None
+    def _forget_file(self, patience: float = 0) -> None:
+        """Close the file, unless another thread still writes: it would then write to the next file with that descriptor."""
+        if not self._lock.acquire(timeout=patience):
+            return
+        transcript, self._open = self._open, None
+        if transcript is not None:
+            with suppress(OSError):  # a file on a network may report there that it could not be written
+                os.close(transcript.descriptor)
+        self._lock.release()
 
     def _write_waiting(self) -> None:
         while True:
@@ -238,14 +243,16 @@ class TranscriptWriter:
     def _stop(self, why: str) -> None:
         self._has_stopped = True
         self._forget_file()
-        self._warn(
-            f"No further requests are recorded on connection {self._settings.connection!r}: {why}. "
-            "Nothing else is affected."
-        )
+        with suppress(Exception):  # such as an error of stderr
+            self._warn(
+                f"No further requests are recorded on connection {self._settings.connection!r}: {why}. "
+                "Nothing else is affected."
+            )
 
 
 def _size(exchange: Exchange) -> int:
-    return len(exchange.outcome.body) if isinstance(exchange.outcome, Response) else 0
+    request, outcome = exchange.request, exchange.outcome
+    return len(request.body or b"") + (len(outcome.body) if isinstance(outcome, Response) else 0)
 
 
 def _size_of(path: Path) -> int:
@@ -260,13 +267,6 @@ def _file_name() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{os.urandom(3).hex()}{SUFFIX}"
 
 
-def _salt_of(folder: Path) -> bytes:
-    """Return the salt of a folder. The first process creates it; it appears complete, or not at all."""
-    path = folder / SALT_NAME
-    if not path.exists():
-        own = folder / f".{SALT_NAME}-{os.getpid()}-{os.urandom(3).hex()}"
-        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
 def _check_owner(path: Path) -> None:
     """Refuse a folder or a salt that another user may have made.
 
@@ -282,12 +282,20 @@ def _check_owner(path: Path) -> None:
         )
 
 
+def _salt_of(folder: Path) -> bytes:
+    """Return the salt of a folder. The first process creates it; it appears complete, or not at all."""
+    path = folder / SALT_NAME
+    if not path.exists():
+        own = folder / f".{SALT_NAME}-{os.getpid()}-{os.urandom(3).hex()}"
+        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
             os.write(descriptor, os.urandom(SALT_BYTES))
             with suppress(FileExistsError):  # another process was faster
                 path.hardlink_to(own)
         finally:
             os.close(descriptor)
             own.unlink()
+    _check_owner(path)
     salt = path.read_bytes()
     if len(salt) != SALT_BYTES:  # without a salt, guesses could be checked
         raise OSError(errno.EINVAL, f"it must have {SALT_BYTES} bytes", str(path))
@@ -295,7 +303,6 @@ def _check_owner(path: Path) -> None:
 
 
 _WRITERS: dict[tuple[str, str], TranscriptWriter] = {}
-    _check_owner(path)
 
 
 def folder_writer(

@@ -24,8 +24,8 @@ from airflow_provider_astrobpm.client.transcript_writer import SALT_NAME, Transc
 SETTINGS = Settings("my_conn", "https://host.example", ClientCredentials("client", "secret"))
 
 
-def exchange(number: int = 0, size: int = 10) -> Exchange:
-    request = Request("GET", f"/x/{number}", {}, None)
+def exchange(number: int = 0, size: int = 10, sent: bytes | None = None) -> Exchange:
+    request = Request("GET", f"/x/{number}", {}, sent)
     body = json.dumps({"resMsg": "x" * size}).encode()
     return Exchange(request, Response(200, {}, body), 1_800_000_000.0 + number, 0.1)
 
@@ -136,15 +136,58 @@ def test_event_loop_hands_over_and_does_not_wait(
     assert sum("request" in line for line in found) == 6
 
 
+@pytest.mark.parametrize("long", [exchange(1, size=2000), exchange(1, sent=b"1" * 2000)])
 def test_waiting_bytes_are_bounded(
-    writer: TranscriptWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    long: Exchange, writer: TranscriptWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transcript_writer, "MAX_WAITING_BYTES", 1000)
-    writer.write_later(exchange(1, size=2000))
+    writer.write_later(long)
     writer.write_later(exchange(2))
     writer.drain(30)
     (file,) = transcripts(tmp_path / "deep" / "folder")
     assert [line.get("dropped") for line in lines(file)] == [None, 1, None]
+
+
+def test_nothing_is_recorded_if_no_thread_can_be_started(
+    writer: TranscriptWriter, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for number in range(3):
+        writer.write_later(exchange(number))
+    writer.close()
+    (message,) = warnings
+    assert message.startswith(
+        "No further requests are recorded on connection 'my_conn': can't start new thread."
+    )
+
+
+def test_closing_leaves_the_file_to_a_thread_that_still_writes(
+    writer: TranscriptWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcript_writer, "MAX_DRAIN_SECONDS", 0.01)
+    monkeypatch.setattr(transcript_writer, "MAX_LOCK_SECONDS", 0.01)
+    writing, closed = threading.Event(), threading.Event()
+    real = os.write
+
+    def slow(descriptor: int, raw: bytes) -> int:
+        writing.set()
+        closed.wait(30)
+        return real(descriptor, raw)
+
+    writer.write(exchange(1))
+    monkeypatch.setattr(f"{transcript_writer.__name__}.os.write", slow)
+    writer.write_later(exchange(2))
+    assert writing.wait(30)
+    writer.close()
+    with (tmp_path / "another.txt").open("w"):  # takes the number of a closed descriptor
+        closed.set()
+        writer.drain(30)
+    assert (tmp_path / "another.txt").read_text() == ""
+    (file,) = transcripts(tmp_path / "deep" / "folder")
+    assert sum("request" in line for line in lines(file)) == 2
 
 
 def test_file_is_bounded_and_says_so(
@@ -214,55 +257,12 @@ def test_unusable_folder_is_logged_once(place: str, tmp_path: Path, caplog: pyte
 @pytest.mark.parametrize("salt", [b"", b"short", b"x" * 100])
 def test_a_damaged_salt_is_not_used(salt: bytes, warnings: list[str], tmp_path: Path) -> None:
     (tmp_path / SALT_NAME).write_bytes(salt)
+    (tmp_path / SALT_NAME).chmod(0o600)
     TranscriptWriter(SETTINGS, folder=tmp_path, warn=warnings.append).write(exchange())
     (message,) = warnings
     assert f"it must have 32 bytes ({tmp_path / SALT_NAME})" in message
     assert transcripts(tmp_path) == []
 
-
-@pytest.mark.parametrize("write", ["write", "write_later"])
-def test_full_disk_is_logged_once(
-    write: str, writer: TranscriptWriter, warnings: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_descriptor: int, _raw: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    writer.write(exchange())
-    monkeypatch.setattr(f"{transcript_writer.__name__}.os.write", full)
-    note: Callable[[Exchange], None] = getattr(writer, write)
-    for number in range(3):
-        note(exchange(number))
-    writer.drain()
-    (message,) = warnings
-    assert "No space left on device" in message
-
-
-def test_a_bug_in_the_recorder_is_logged_once(
-    writer: TranscriptWriter, warnings: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"{transcript_writer.__name__}.entry", lambda *_: 1 / 0)
-    for number in range(3):
-        writer.write(exchange(number))
-    (message,) = warnings
-    assert "ZeroDivisionError, a bug of this provider" in message
-
-
-def test_signal_handler_that_interrupts_the_writer_writes_too(
-    writer: TranscriptWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, calls = transcript.entry, []
-
-    def interrupted(*arguments: Any) -> dict[str, Any]:
-        calls.append(1)
-        if len(calls) == 1:
-            writer.write(exchange(2))
-        return real(*arguments)
-    (tmp_path / SALT_NAME).chmod(0o600)
-
-    monkeypatch.setattr(f"{transcript_writer.__name__}.entry", interrupted)
-    writer.write(exchange(1))
-    (file,) = transcripts(tmp_path / "deep" / "folder")
-    assert sum("request" in line for line in lines(file)) == 2
 
 @pytest.mark.parametrize("others", [0o020, 0o002])
 @pytest.mark.parametrize("name", ["", SALT_NAME])
@@ -309,6 +309,82 @@ def test_what_another_user_owns_is_not_used(
     assert [f"({tmp_path / name})" in message for message in warnings] == [True] * (not is_used)
     assert len(transcripts(tmp_path)) == 1 + is_used
 
+
+@pytest.mark.parametrize("write", ["write", "write_later"])
+def test_full_disk_is_logged_once(
+    write: str, writer: TranscriptWriter, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.close
+
+    def full(descriptor: int, raw: bytes | None = None) -> int:
+        if raw is None:  # a file on a network may fail when it is closed, too
+            real(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer.write(exchange())
+    monkeypatch.setattr(f"{transcript_writer.__name__}.os.write", full)
+    monkeypatch.setattr(f"{transcript_writer.__name__}.os.close", full)
+    note: Callable[[Exchange], None] = getattr(writer, write)
+    for number in range(3):
+        note(exchange(number))
+    writer.drain()
+    (message,) = warnings
+    assert "No space left on device" in message
+
+
+def test_a_bug_in_the_recorder_is_logged_once(
+    writer: TranscriptWriter, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{transcript_writer.__name__}.entry", lambda *_: 1 / 0)
+    for number in range(3):
+        writer.write(exchange(number))
+    (message,) = warnings
+    assert "ZeroDivisionError, a bug of this provider" in message
+
+
+def test_a_warning_that_fails_is_no_failure(tmp_path: Path) -> None:
+    def warn(_message: str) -> None:
+        raise BrokenPipeError
+
+    TranscriptWriter(SETTINGS, folder=Path("/proc/nowhere"), warn=warn).write(exchange())
+
+
+def test_signal_handler_that_interrupts_the_writer_writes_too(
+    writer: TranscriptWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = transcript.entry, []
+
+    def interrupted(*arguments: Any) -> dict[str, Any]:
+        calls.append(1)
+        if len(calls) == 1:
+            writer.write(exchange(2))
+        return real(*arguments)
+
+    monkeypatch.setattr(f"{transcript_writer.__name__}.entry", interrupted)
+    writer.write(exchange(1))
+    (file,) = transcripts(tmp_path / "deep" / "folder")
+    assert sum("request" in line for line in lines(file)) == 2
+
+
+def test_an_exchange_that_waited_while_the_file_was_closed_is_not_written(
+    writer: TranscriptWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lock:
+        """Lets another thread close the file first."""
+
+        def acquire(self, timeout: float) -> bool:
+            monkeypatch.undo()
+            writer.close()
+            return writer._lock.acquire(timeout=timeout)
+
+        def release(self) -> None:
+            writer._lock.release()
+
+    writer.write(exchange(1))
+    monkeypatch.setattr(writer, "_lock", Lock())
+    writer.write(exchange(2))
+    (file,) = transcripts(tmp_path / "deep" / "folder")
+    assert sum("request" in line for line in lines(file)) == 1
 
 
 def test_a_given_file_is_never_overwritten(tmp_path: Path) -> None:
