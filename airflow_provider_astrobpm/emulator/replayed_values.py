@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_SHIFT = timedelta(days=4000)  # a timestamp further from its entry is no moment of the recording
 _TIMESTAMP = re.compile(r"\s*(\d{4})([-/])(\d\d)[-/](\d\d) (\d\d:\d\d:\d\d)\s*")
 _MAX_VALUE_CHARS = 80  # of a value in a message
-_MAX_NAMES = 3  # of further fields in a message
+_MAX_NAMES = 10  # of fields in a message
 
 
 class DiffersError(Exception):
@@ -141,10 +141,13 @@ class RequestComparison:
             raise DiffersError(f"{where} has no {missing[0]!r}; the transcript has one")
         replaced = [name for name in recorded if name.startswith(MARK)]
         others = [name for name in sent if name not in kept]
-        if len(replaced) != len(others):
-            names = f" ({', '.join(others[:_MAX_NAMES])})" if len(others) > len(replaced) else ""
+        if difference := len(others) - len(replaced):
+            fields = "1 field" if abs(difference) == 1 else f"{abs(difference)} fields"
+            shown = others[:_MAX_NAMES] + ["…"] * (len(others) > _MAX_NAMES)
+            own = f"{len(others)} of your own ({', '.join(shown)})" if others else "none of your own"
             raise DiffersError(
-                f"{where} has {len(others)} other fields{names}; the transcript has {len(replaced)}"
+                f"{where} has {fields} too {'many' if difference > 0 else 'few'}: {own}, "
+                f"where the transcript has {len(replaced) or 'none'}"
             )
         for name in kept:
             self._values(recorded[name], sent[name], f"{where}.{name}")

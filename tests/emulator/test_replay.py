@@ -149,9 +149,20 @@ def test_a_name_that_was_only_shown_so_far_may_still_get_its_value(replay_of: An
     ("body", "why"),
     [
         ({**SENT, "name": 7}, "body.name is a number; the transcript has text"),
-        ({**SENT, "version": "1"}, "body has 1 other fields (version); the transcript has 0"),
+        ({**SENT, "version": "1"}, "body has 1 field too many: 1 of your own (version), where the transcript has none"),
         ({"name": "Mine"}, "body has no 'variables'; the transcript has one"),
-        ({**SENT, "variables": {**VARIABLES, "more": 1}}, "body.variables has 4 other fields (who, count, null); the"),
+        (
+            {**SENT, "variables": {"$Flow.BusinessKey": "key-1", "who": "Me"}},
+            "body.variables has 2 fields too few: 1 of your own (who), where the transcript has 3",
+        ),
+        (
+            {**SENT, "variables": {"$Flow.BusinessKey": "key-1"}},
+            "body.variables has 3 fields too few: none of your own, where the transcript has 3",
+        ),
+        (
+            {**SENT, "variables": {**VARIABLES, **dict.fromkeys("abcdefgh", 1)}},
+            "body.variables has 8 fields too many: 11 of your own (who, count, null, a, b, c, d, e, f, g, …), where the",
+        ),
         ({**SENT, "variables": {**VARIABLES, "count": "1.5"}}, "body.variables.count is text; the transcript has a number"),
         ({**SENT, "variables": {**VARIABLES, "null": ""}}, "body.variables.null is text; the transcript has null"),
         ([], "body is a list; the transcript has an object"),
