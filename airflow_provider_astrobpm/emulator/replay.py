@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 TOKEN_LIFETIME_SECONDS = 600
 _TOKEN_PATH_END = "/oauth2/token"  # noqa: S105 - a path
 _CSRF_PATH_END = "/csrf/get"
+_INSTANCE = re.compile(r".*/runtime/instances/[^/?]+")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Replay:
         self.differences.clear()
         self._values = ReplayedValues()
         self._unused = [each for each in self.exchanges if each.failure != "not_sent"]
+        self._has_reads_by_id = any(_reads_by_id(each.method, each.target) for each in self._unused)
         self._extra_tokens = 0
 
     def unused(self) -> list[RecordedExchange]:
@@ -111,6 +114,9 @@ class Replay:
         path = target.partition("?")[0]
         if not candidates and path.endswith((_TOKEN_PATH_END, _CSRF_PATH_END)):
             return self._extra_token(is_csrf=path.endswith(_CSRF_PATH_END))
+        if _reads_by_id(method, target) and not self._has_reads_by_id:
+            # A process tries it once, and the recorded one may have done so before.
+            return Played(enveloped(ResultCode.NO_SUCH_API, "There is no such API", status=404))
         return self._refuse(method, target, why)
 
     def _extra_token(self, *, is_csrf: bool) -> Played:
@@ -167,6 +173,10 @@ class Replay:
         if isinstance(value, list):
             return [self._revealed(each, at, now) for each in value]
         return self._values.of(value, at, now) if isinstance(value, str) else value
+
+
+def _reads_by_id(method: str, target: str) -> bool:
+    return method == "GET" and _INSTANCE.fullmatch(target) is not None
 
 
 def _fits(form: tuple[str, ...], parts: list[str]) -> bool:

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorServer
+from airflow_provider_astrobpm.emulator.refusals import ResultCode
 from airflow_provider_astrobpm.emulator.replay import Played, Replay
 from airflow_provider_astrobpm.emulator.transcript_reader import TranscriptError, read_transcript
 from tests.emulator.conftest import CREDENTIALS, INSTANCES, TOKEN
@@ -224,6 +225,24 @@ def test_tokens_that_were_not_recorded_are_issued(replay_of: Any) -> None:
     assert answered(replay, "POST", TOKEN)["access_token"] == "replay-token-1"
     assert answered(replay, "POST", "/u-route/baas/sys/v1.0/csrf/get")["result"] == "replay-token-2"
     assert replay.differences == []
+
+
+def test_reading_by_id_is_refused_if_the_recorded_process_never_tried_it(replay_of: Any) -> None:
+    replay = replay_of(entry("GET", f"{INSTANCES}?states=Running", answer=1))
+    response = play(replay, "GET", f"{INSTANCES}/9X").response
+    assert response is not None
+    assert (response.status, json.loads(response.body)["resCode"]) == (404, ResultCode.NO_SUCH_API)
+    assert replay.differences == []
+    for method, target in (("PUT", "9X"), ("GET", "9X/variables"), ("GET", "9X?a=1")):
+        answered(replay, method, f"{INSTANCES}/{target}")
+    assert len(replay.differences) == 3
+
+
+def test_reading_by_id_once_more_than_recorded_is_reported(replay_of: Any) -> None:
+    replay = replay_of(entry("GET", f"{INSTANCES}/~9X", answer=1))
+    assert answered(replay, "GET", f"{INSTANCES}/9X") == 1
+    answered(replay, "GET", f"{INSTANCES}/9X")
+    assert replay.differences == [f"GET {INSTANCES}/9X came after all recorded exchanges were used"]
 
 
 @pytest.mark.parametrize(
