@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         OmittedBody,
         RecordedAnswer,
         RecordedExchange,
+        Transcript,
     )
 
 TOKEN_LIFETIME_SECONDS = 600
@@ -49,11 +50,11 @@ class Played:
 class Replay:
     """A replay of one transcript.
 
-    :param exchanges: its entries, in the order of time.
+    :param transcript: the transcript.
     :param say: called with a message for each request that differs.
     """
 
-    exchanges: list[RecordedExchange]
+    transcript: Transcript
     say: Callable[[str], None] = lambda _message: None
     differences: list[str] = field(default_factory=list)
     """A message for each request that differs."""
@@ -65,7 +66,7 @@ class Replay:
         """Begin again: forget which entries were used, and which value each stand-in has."""
         self.differences.clear()
         self._values = ReplayedValues()
-        self._unused = [each for each in self.exchanges if each.failure != "not_sent"]
+        self._unused = [each for each in self.transcript.exchanges if each.failure != "not_sent"]
         self._has_reads_by_id = any(_reads_by_id(each.method, each.target) for each in self._unused)
         self._extra_tokens = 0
 
@@ -75,8 +76,11 @@ class Replay:
 
     def summary(self) -> list[str]:
         """Return how much of the transcript was used, as lines for a person."""
-        left, not_sent = self.unused(), [each for each in self.exchanges if each.failure == "not_sent"]
-        total = len(self.exchanges) - len(not_sent)
+        left, not_sent = (
+            self.unused(),
+            [each for each in self.transcript.exchanges if each.failure == "not_sent"],
+        )
+        total = len(self.transcript.exchanges) - len(not_sent)
         used = f"Recorded exchanges that were used: {total - len(left)} of {total}."
         lines = [f"{used} Requests that differed: {len(self.differences)}."]
         if left:

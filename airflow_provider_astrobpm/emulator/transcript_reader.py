@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,15 +12,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MARK = "~"
 """Precedes the stand-in of a text. A number or boolean is marked by an object with this name only."""
 FORMAT = 1
 MAX_OMITTED_BYTES = 1024 * 1024 * 1024  # of a body that a replay makes up
+EXTRAS = (
+    "csrf",
+    "instance_lookup",
+    "max_attempts",
+    "max_wait",
+    "max_response_bytes",
+    "connect_timeout",
+    "read_timeout",
+    "start_grace",
+    "timezone",
+)
+"""The extras of a connection that a transcript shows: those that change what is sent or accepted."""
 SEPARATOR = re.compile(r"([/?&=,]|%2[cC])")
 """What is between the parts of an address, of which each is replaced or kept."""
+_BEGINNING = '{"transcript"'
+_WRITE_ONE = "The extra 'record' of a connection and 'doctor --record FILE' write transcripts."
 
 
 class TranscriptError(ValueError):
@@ -88,39 +101,78 @@ class RecordedExchange:
         return f"{self.place} ({self.method} {self.target})"
 
 
-def read_transcript(path: Path) -> list[RecordedExchange]:
-    """Read a transcript, or all transcripts of a folder in the order of time.
+@dataclass
+class Transcript:
+    """What was read of one file, or of the files of a folder.
+
+    :param exchanges: all entries, in the order of time.
+    :param extras: the extras of the connection that was recorded.
+    :param files: how many files were read.
+    :param notes: what the files lack, as lines for a person.
+    """
+
+    exchanges: list[RecordedExchange] = field(default_factory=list)
+    extras: dict[str, Any] = field(default_factory=dict)
+    files: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def read_transcript(path: Path) -> Transcript:
+    """Read a transcript, or all transcripts of a folder.
 
     :raises TranscriptError: if it cannot be read, is no transcript, or has no exchange.
     """
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    found = [exchange for file in files for exchange in _read_file(file)]
-    if not found:
-        raise TranscriptError(f"{path} has no recorded exchange")
-    return sorted(found, key=lambda exchange: exchange.at)
+    if not files:
+        raise TranscriptError(f"{path} has no transcript, which is a file *.jsonl. {_WRITE_ONE}")
+    transcript = Transcript()
+    for file in files:
+        _read_file(file, transcript)
+    if not transcript.exchanges:
+        raise TranscriptError(" ".join([f"{path} has no recorded exchange.", *transcript.notes]))
+    transcript.exchanges.sort(key=lambda exchange: exchange.at)
+    return transcript
 
 
-def _read_file(file: Path) -> Iterator[RecordedExchange]:
+def _read_file(file: Path, transcript: Transcript) -> None:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines() or [""]
     except OSError as error:
         raise TranscriptError(f"{file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise TranscriptError(f"{file} is not a transcript: it is not UTF-8") from None
+        raise TranscriptError(f"{file} is not a transcript: it is not UTF-8. {_WRITE_ONE}") from None
     for number, line in enumerate(lines, 1):
-        place = f"{file.name} line {number}"
         try:
             entry = json.loads(line)
-            is_known = number > 1 or entry["transcript"] == FORMAT
-            exchange = _exchange(place, entry) if "request" in entry else None
-        except (ValueError, LookupError, TypeError, RecursionError, msgspec.ValidationError):
-            if 1 < number == len(lines):
-                return  # the process was killed while it wrote
-            raise TranscriptError(f"{place} is not an entry of a transcript") from None
-        if not is_known:
-            raise TranscriptError(f"{place}: another version of the provider has written it")
-        if exchange is not None:
-            yield exchange
+            if number == 1:
+                _read_heading(file, entry, transcript)
+            elif "request" in entry:
+                transcript.exchanges.append(_exchange(f"{file.name} line {number}", entry))
+            elif "cut" in entry:
+                transcript.notes.append(
+                    f"{file.name} was cut, so later exchanges are missing: {entry['cut']}"
+                )
+        except TranscriptError:
+            raise
+        except (ValueError, LookupError, TypeError, RecursionError, msgspec.ValidationError) as error:
+            is_ours = number > 1 or _BEGINNING.startswith(line[: len(_BEGINNING)])
+            if isinstance(error, json.JSONDecodeError) and number == len(lines) and is_ours:
+                transcript.notes.append(
+                    f"{file.name} ends within line {number}: its process was killed while it wrote."
+                )
+                return
+            raise TranscriptError(
+                f"{file} is not a transcript: line {number} is not an entry of one. {_WRITE_ONE}"
+            ) from None
+
+
+def _read_heading(file: Path, entry: dict[str, Any], transcript: Transcript) -> None:
+    if entry["transcript"] != FORMAT:
+        raise TranscriptError(f"{file}: another version of the provider has written it")
+    extras = msgspec.convert(entry.get("extras", {}), dict[str, bool | int | float | str | None])
+    known = {name: extras[name] for name in EXTRAS if extras.get(name) is not None}
+    transcript.extras = transcript.extras or known
+    transcript.files += 1
 
 
 def _exchange(place: str, raw: dict[str, Any]) -> RecordedExchange:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_astrobpm.client import transcript, transcript_writer
+from airflow_provider_astrobpm.client.settings import ClientCredentials, Settings
 from airflow_provider_astrobpm.client.stand_ins import MAX_SHAPED_CHARS
 from airflow_provider_astrobpm.emulator.replay import Replay
-from airflow_provider_astrobpm.emulator.transcript_reader import read_transcript
+from airflow_provider_astrobpm.emulator.transcript_reader import EXTRAS, read_transcript
 from tests.testing.test_guide import files
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bug-reports.md").read_text(encoding="utf-8")
@@ -72,6 +73,13 @@ def test_the_page_shows_a_real_message(tmp_path: Path) -> None:
         "POST", target, "application/json", json.dumps(sent).encode()
     )
     assert said == [message.strip()]
+
+
+def test_the_page_lists_the_extras_that_are_recorded_and_applied() -> None:
+    settings = Settings("c", "http://localhost", ClientCredentials("a", "b"))
+    assert set(EXTRAS) == set(transcript.heading(settings, "0.1.0")["extras"])
+    (listed,) = (line for line in PAGE.splitlines() if "the extras that change what is sent" in line)
+    assert set(re.findall(r"`(\w+)`", listed)) == set(EXTRAS)
 
 
 def test_the_page_states_the_bounds() -> None:

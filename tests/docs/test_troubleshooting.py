@@ -90,9 +90,16 @@ ELSEWHERE: dict[str, str] = {
         "tests/client/test_transcript_writer.py::test_full_disk_is_logged_once"
     ),
     "--record: … cannot be created: …": "tests/cli/test_doctor.py::test_an_existing_file_is_not_overwritten",
-    "… cannot be read: No such file or directory": "tests/emulator/test_replay.py::test_other_files_are_refused",
-    "… is not an entry of a transcript": "tests/emulator/test_replay.py::test_other_files_are_refused",
-    "… has no recorded exchange": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "… cannot be read: No such file or directory": "tests/emulator/test_replay.py::test_paths_without_a_transcript_are_refused",
+    "… has no transcript, which is a file *.jsonl.": "tests/emulator/test_replay.py::test_paths_without_a_transcript_are_refused",
+    "… is not a transcript: …": "tests/emulator/test_replay.py::test_other_files_are_refused",
+    "… has no recorded exchange": "tests/emulator/test_replay.py::test_transcripts_without_an_exchange_are_refused",
+    "… ends within line …: its process was killed while it wrote.": (
+        "tests/emulator/test_replay.py::test_a_transcript_that_was_cut_at_its_end_is_read_with_a_note"
+    ),
+    "… was cut, so later exchanges are missing: …": (
+        "tests/emulator/test_replay.py::test_a_transcript_that_was_cut_at_its_end_is_read_with_a_note"
+    ),
     "Differs: …": "tests/emulator/test_replay.py::test_the_command_line_replays_and_reports",
     "… other open instances with such a key left alone: …": (
         "tests/cli/test_gates.py::test_an_instance_for_which_another_task_waits_is_no_orphan"

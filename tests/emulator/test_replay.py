@@ -305,7 +305,7 @@ def test_a_header_that_cannot_be_sent_is_made_sendable(replay_of: Any) -> None:
 )
 def test_a_damaged_entry_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = written(tmp_path / "t.jsonl", {**entry("GET", "/1"), **change}, entry("GET", "/2"))
-    with pytest.raises(TranscriptError, match="t.jsonl line 2 is not an entry of a transcript"):
+    with pytest.raises(TranscriptError, match="t.jsonl is not a transcript: line 2 is not an entry of one"):
         read_transcript(path)
 
 
@@ -339,34 +339,107 @@ def test_requests_that_were_not_sent_are_skipped_and_named(replay_of: Any) -> No
 def test_files_of_a_folder_are_read_in_the_order_of_time(tmp_path: Path) -> None:
     written(tmp_path / "b.jsonl", entry("GET", "/1"), entry("GET", "/3", second=3))
     written(tmp_path / "a.jsonl", entry("GET", "/2", second=2))
-    assert [each.target for each in read_transcript(tmp_path)] == ["/1", "/2", "/3"]
+    assert [each.target for each in read_transcript(tmp_path).exchanges] == ["/1", "/2", "/3"]
 
 
-def test_the_cut_last_line_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "note"),
+    [
+        ("", None),
+        (
+            '{"dropped":3}\n{"at":"2026-11',
+            "t.jsonl ends within line 4: its process was killed while it wrote.",
+        ),
+        (
+            '{"cut":"the folder is full"}\n',
+            "t.jsonl was cut, so later exchanges are missing: the folder is full",
+        ),
+    ],
+)
+def test_a_transcript_that_was_cut_at_its_end_is_read_with_a_note(
+    end: str, note: str | None, tmp_path: Path
+) -> None:
     path = written(tmp_path / "t.jsonl", entry("GET", "/1"))
-    path.write_text(path.read_text() + '{"dropped":3}\n{"at":"2026-11')
-    assert [each.target for each in read_transcript(path)] == ["/1"]
+    path.write_text(path.read_text() + end)
+    transcript = read_transcript(path)
+    assert [each.target for each in transcript.exchanges] == ["/1"]
+    assert transcript.notes == ([note] if note else [])
+
+
+@pytest.mark.parametrize("text", ["", '{"tra', '{"transcript":1,"provider":"0.1.0","ext'])
+def test_a_transcript_that_was_cut_in_its_first_line_is_skipped_in_a_folder(
+    text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    note = "a.jsonl ends within line 1: its process was killed while it wrote."
+    with pytest.raises(TranscriptError) as caught:
+        read_transcript(path)
+    assert str(caught.value) == f"{path} has no recorded exchange. {note}"
+    written(tmp_path / "b.jsonl", entry("GET", "/1"))
+    transcript = read_transcript(tmp_path)
+    assert [each.target for each in transcript.exchanges] == ["/1"]
+    assert transcript.notes == [note]
+
+
+def test_the_extras_are_those_of_the_first_file_that_has_any(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    known = {"csrf": True, "max_attempts": 2, "read_timeout": 0.5}
+    for name, extras in (
+        ("b", {**known, "timezone": None, "proxy": "http://proxy.example", "record": "/x"}),
+        ("c", {"max_attempts": 9}),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text(
+            json.dumps({**HEADING, "extras": extras}) + "\n" + json.dumps(entry("GET", "/1")) + "\n"
+        )
+    assert read_transcript(tmp_path).extras == known
+
+
+WRITE_ONE = "The extra 'record' of a connection and 'doctor --record FILE' write transcripts."
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no recorded exchange"),
-        ('{"signed_in": true}\n', "t.jsonl line 1 is not an entry of a transcript"),
-        ("nonsense\n", "t.jsonl line 1 is not an entry of a transcript"),
-        ('{"transcript": 99}\n', "t.jsonl line 1: another version of the provider has written it"),
-        ('{"transcript": 1}\n', "has no recorded exchange"),
-        ('{"transcript": 1}\n{"request": {}}\n{}\n', "t.jsonl line 2 is not an entry of a transcript"),
+        ('{"signed_in": true}\n', "is not a transcript: line 1 is not an entry of one"),
+        ("nonsense", "is not a transcript: line 1 is not an entry of one"),
+        ('{"transcript": 1}\n{"request": {}}\n{}\n', "is not a transcript: line 2 is not an entry of one"),
+        (
+            '{"transcript": 1, "extras": {"csrf": []}}\n{}\n',
+            "is not a transcript: line 1 is not an entry of one",
+        ),
         ("\xff", "is not a transcript: it is not UTF-8"),
     ],
 )
 def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(TranscriptError, match=message):
+    with pytest.raises(TranscriptError) as caught:
         read_transcript(path)
-    with pytest.raises(TranscriptError, match="cannot be read: No such file"):
+    assert str(caught.value) == f"{path} {message}. {WRITE_ONE}"
+
+
+def test_transcripts_without_an_exchange_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl")
+    with pytest.raises(TranscriptError) as caught:
+        read_transcript(path)
+    assert str(caught.value) == f"{path} has no recorded exchange."
+
+
+def test_transcripts_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"transcript": 99}\n')
+    with pytest.raises(TranscriptError, match="t.jsonl: another version of the provider has written it"):
+        read_transcript(path)
+
+
+def test_paths_without_a_transcript_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TranscriptError, match="nowhere.jsonl cannot be read: No such file"):
         read_transcript(tmp_path / "nowhere.jsonl")
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(TranscriptError) as caught:
+        read_transcript(tmp_path)
+    assert str(caught.value) == f"{tmp_path} has no transcript, which is a file *.jsonl. {WRITE_ONE}"
 
 
 def test_the_command_line_replays_and_reports(tmp_path: Path) -> None:
