@@ -28,6 +28,7 @@ from airflow_provider_astrobpm.emulator.switches import describe_switches, parse
 from airflow_provider_astrobpm.emulator.transcript_reader import read_transcript
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"
+_WITHOUT_REPLAY = ("like", "switch", "processes")  # options that have no effect on a replay
 _ABOUT = """\
 Run a local Astro Zero: a server that speaks the documented BPM API, with its state in memory.
 It prints the Airflow connection to itself and runs until it is interrupted."""
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the emulator until it is interrupted, and return the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.replay and (unused := [name for name in _WITHOUT_REPLAY if getattr(options, name)]):
+        others = ", ".join(f"--{name}" for name in unused)
+        parser.error(f"--replay answers from a transcript alone; do not combine it with {others}")
     try:
         like = read_report(options.like) if options.like else None
         replay = Replay(read_transcript(options.replay), _complain) if options.replay else None
@@ -54,10 +58,16 @@ def main(arguments: list[str] | None = None) -> int:
             allowed_hosts=frozenset({options.host, *options.allowed_host}),
             replay=replay,
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        parser.error(f"{error.filename} cannot be read: {error.strerror or error}")
+    except ValueError as error:
         parser.error(str(error))
     for line in like.lines() if like else ():
         _say(line)
+    if replay:
+        _say(f"Recorded exchanges to replay: {len(replay.unused())}. Files: {replay.transcript.files}.")
+        for line in replay.transcript.notes:
+            _complain(line)
     if not _is_loopback(options.host):
         _complain(
             f"Warning: {options.host} can be reached from other machines; the emulator protects nothing."
@@ -102,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--replay",
         type=Path,
-        metavar="FILE",
+        metavar="FILE|FOLDER",
         help="a transcript, or a folder of them, that the connection's extra 'record' or 'doctor --record' has written: "
         "answer from it, and print where a request differs",
     )
@@ -152,14 +162,15 @@ async def _run(settings: EmulatorSettings, host: str, port: int) -> None:
     with suppress(NotImplementedError):  # Windows, where Ctrl-C raises KeyboardInterrupt
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-    async with listening(Emulator(settings), host, port) as actual:
+    emulator = Emulator(settings)
+    async with listening(emulator, host, port) as actual:
         address = f"http://{f'[{host}]' if ':' in host else host}:{actual}"
         _say(f"Astro Zero emulator: {address}{settings.base_path}")
         _say(f"Web page:            {address}/")
         _say(f"Control API:         {address}{PREFIX}")
         # The provider accepts a plain http:// instance URL only for this machine.
         shown_at = f"{address}/instances/{{instance_id}}" if _is_loopback(host) else None
-        connection = connection_json(settings, host, actual, instance_url=shown_at)
+        connection = connection_json(emulator, host, actual, instance_url=shown_at)
         _say(f"export {CONNECTION_VARIABLE}={shlex.quote(connection)}")
         await stop.wait()
 

@@ -55,19 +55,23 @@ async def listening(
 
 
 def connection_json(
-    settings: EmulatorSettings, host: str, port: int, schema: str = "http", *, instance_url: str | None = None
+    emulator: Emulator, host: str, port: int, schema: str = "http", *, instance_url: str | None = None
 ) -> str:
-    """Return the Airflow connection to an emulator, as JSON for an environment variable.
+    """Return the Airflow connection to an emulator, as JSON for an environment variable. In a replay it has the recorded extras.
 
     :param instance_url: the address of an instance's page, to which tasks link; by default tasks have no link.
     """
+    settings = emulator.settings
     address: dict[str, object] = {"host": host, "port": port, "schema": schema}
     if settings.base_path:
         address = {"host": f"{schema}://{host}:{port}{settings.base_path}"}
     credentials = {"login": settings.client_id, "password": settings.client_secret}
     connection: dict[str, object] = {"conn_type": "astro_zero", **address, **credentials}
+    extras = {} if emulator.replay is None else dict(emulator.replay.transcript.extras)
     if instance_url is not None:
-        connection["extra"] = {"instance_url": instance_url}
+        extras["instance_url"] = instance_url
+    if extras:
+        connection["extra"] = extras
     return json.dumps(connection)
 
 
@@ -106,8 +110,8 @@ class EmulatorServer:
         return EmulatorControl(f"http://127.0.0.1:{self._control_port}")
 
     def connection_json(self) -> str:
-        """Return the Airflow connection to this emulator, as JSON."""
-        return connection_json(self.settings, "127.0.0.1", self.port, self._schema)
+        """Return the Airflow connection to this emulator, as JSON. In a replay it has the recorded extras."""
+        return connection_json(self._emulator, "127.0.0.1", self.port, self._schema)
 
     def replay(self, path: Path) -> Replay:
         """Answer every request to the API from a transcript, until the emulator is reset.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import requests
 
 from airflow_provider_astrobpm.emulator import EmulatorServer
+from airflow_provider_astrobpm.emulator.__main__ import main
 from airflow_provider_astrobpm.emulator.refusals import ResultCode
 from airflow_provider_astrobpm.emulator.replay import Played, Replay
 from airflow_provider_astrobpm.emulator.transcript_reader import TranscriptError, read_transcript
@@ -446,18 +448,23 @@ def test_the_command_line_replays_and_reports(tmp_path: Path) -> None:
     path = written(
         tmp_path / "t.jsonl", entry("GET", f"/x{INSTANCES}", answer=1), entry("GET", INSTANCES, answer=2)
     )
+    path.write_text(path.read_text().replace('"extras": {}', '"extras": {"max_attempts": 2}') + '{"at')
     command = [
         sys.executable,
         "-m",
         "airflow_provider_astrobpm.emulator",
         "--replay",
-        str(path),
+        str(tmp_path),
         "--base-path",
         "/p",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().strip().removeprefix("Astro Zero emulator: ")
+        count, address, *_, export = (process.stdout.readline().strip() for _ in range(5))
+        assert count == "Recorded exchanges to replay: 2. Files: 1."
+        connection = json.loads(shlex.split(export)[1].partition("=")[2])
+        assert connection["extra"]["max_attempts"] == 2
+        url = address.removeprefix("Astro Zero emulator: ")
         headers = {"content-type": "application/json"}
         assert requests.post(f"{url}{TOKEN}", data=CREDENTIALS, timeout=10).status_code == 200
         assert requests.get(f"{url}{INSTANCES}", headers=headers, timeout=10).json() == 2
@@ -466,10 +473,34 @@ def test_the_command_line_replays_and_reports(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=10)[1].splitlines()
     assert errors == [
+        "t.jsonl ends within line 4: its process was killed while it wrote.",
         f"Differs: GET /other came where t.jsonl line 2 (GET /x{INSTANCES}) was expected",
         "Recorded exchanges that were used: 1 of 2. Requests that differed: 1.",
         f"The first that was not used: t.jsonl line 2 (GET /x{INSTANCES})",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (
+            ["--replay", "t.jsonl", "--like", "r.json"],
+            "--replay answers from a transcript alone; do not combine it with --like",
+        ),
+        (
+            ["--replay", "t.jsonl", "--switch", "get_by_id=row", "--processes", "p.yaml"],
+            "--replay answers from a transcript alone; do not combine it with --switch, --processes",
+        ),
+        (["--replay", "t.jsonl"], "t.jsonl cannot be read: No such file or directory"),
+        (["--processes", "p.yaml"], "p.yaml cannot be read: No such file or directory"),
+    ],
+)
+def test_the_command_line_refuses_what_it_cannot_use(
+    options: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(options)
+    assert capsys.readouterr().err.endswith(f"error: {error}\n")
 
 
 def test_a_reset_ends_a_replay(tmp_path: Path) -> None:
