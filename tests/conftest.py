@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import fcntl
 import gc
 import os
@@ -27,6 +28,8 @@ import pytest
 _HOME = tempfile.mkdtemp(prefix="astrobpm-tests-")
 os.environ |= {
     "AIRFLOW_HOME": _HOME,
+    # Otherwise each process makes one, unless it finds airflow.cfg, and cannot decrypt what another has stored.
+    "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(bytes(32)).decode(),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent.parent / "example_dags"),
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
