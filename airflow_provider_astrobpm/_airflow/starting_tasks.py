@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm._airflow import xcom_keys
 from airflow_provider_astrobpm._airflow.stored_values import (
+    ENDED_RUN_STATES,
     TaskPlace,
     as_seconds,
     chunks,
@@ -17,8 +18,6 @@ from airflow_provider_astrobpm.starting.orphans import StartingTask, beginnings_
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-ENDED_RUN_STATES = ("success", "failed")
 
 
 def read_starting_tasks(session: Any, beginnings: Collection[str]) -> dict[str, list[StartingTask]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 START_RECORD = "astro_zero_launch"
 """The key of the record that the tries of a start operator share."""
+ENDED_RUN_STATES = ("success", "failed")
 _CHUNK = 400  # values in one condition; databases have limits
 
 

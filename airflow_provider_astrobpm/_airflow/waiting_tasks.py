@@ -2,12 +2,13 @@
 
 | the task                                                    | what is known of its wait comes from                           |
 |-------------------------------------------------------------|----------------------------------------------------------------|
-| is deferred, with a trigger of this provider                | the arguments of the trigger; for a batch also its XComs       |
-| waits for its next poke                                     | the rendered fields of the task                                |
+| is deferred, with the arguments of this provider's triggers | the arguments of the trigger; for a batch also its XComs       |
+| waits for its next poke, or is deferred in another way      | the rendered fields of the task                                |
 | is running, with an operator of this provider that may wait | its XComs, its task state (Airflow 3.3) and its rendered fields |
 
-What none of them shows is unknown. Airflow keeps the rendered fields of the latest runs only, by default 30, and a task that is
-queued for the first time has none yet. Such a task is recognised by its operator, or by the fields of other runs.
+What none of them shows is unknown. Airflow keeps the rendered fields of the latest runs only, by default 30, and a task that has
+not run yet has none. Such a task is recognised by its operator, by its template fields in Airflow's copy of the DAG, or by the
+fields of other runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_astrobpm._airflow import xcom_keys
 from airflow_provider_astrobpm._airflow.stored_values import (
+    ENDED_RUN_STATES,
     START_RECORD,
     TaskPlace,
     as_seconds,
@@ -107,18 +109,21 @@ class WaitingTask:
         return self.place.position if self.place.region is not None and self.map_index < 0 else None
 
 
-WAITING_STATES = ("running", "up_for_reschedule")
+WAITING_STATES = ("running", "up_for_reschedule", "deferred")
 RESUMING_STATES = ("scheduled", "queued", "restarting", "up_for_retry")
-"""The states of tasks that may wait soon."""
+"""The states of tasks that may wait soon, in addition to tasks without a state."""
 
 
 def read_waiting_tasks(session: Any, *, soon: bool = False) -> list[WaitingTask]:
     """Return all task instances that wait for instances.
 
     :param session: a session of Airflow's database.
-    :param soon: whether to include those that may wait soon, and those that have waited and were cleared.
+    :param soon: whether to include those that may wait soon: that have not begun, or have waited and were cleared.
     """
-    found = [*_deferred(session), *_without_trigger(session, soon=soon)]
+    found = list(_deferred(session))
+    # A task may be deferred between the two queries, or by a trigger that shows nothing.
+    known = {one.place for one in found}
+    found += (one for one in _by_fields(session, soon=soon) if one.place not in known)
     runs = {one.place.run_id for one in found}
     xcoms = by_place(read_xcoms(session, runs, _XCOMS))
     records = by_place(read_records(session, runs))
@@ -138,18 +143,20 @@ def _deferred(session: Any) -> Iterator[WaitingTask]:
     query = (
         select(*place_columns(TaskInstance), map_index_column(), TaskInstance.start_date, Trigger)
         .join(Trigger, TaskInstance.trigger_id == Trigger.id)
-        .where(TaskInstance.state == "deferred", Trigger.classpath.in_((INSTANCE_TRIGGER, BATCH_TRIGGER)))
+        .where(TaskInstance.state == "deferred")
         .options(lazyload("*"))
     )
     for *columns, map_index, began, trigger in session.execute(query):
-        since = as_seconds(began or trigger.created_date)
-        one = WaitingTask(TaskPlace.of(*columns), map_index, TRIGGERER, since)
-        one.is_batch = one.starts = trigger.classpath == BATCH_TRIGGER
         try:
             given = trigger.kwargs
         except Exception:  # noqa: BLE001 - encrypted with another key, for example; then nothing is known
             given = {}
-        one.conn_id = given.get("astro_zero_conn_id")
+        if trigger.classpath not in (INSTANCE_TRIGGER, BATCH_TRIGGER) and CONNECTION_FIELD not in given:
+            continue
+        since = as_seconds(began or trigger.created_date)
+        one = WaitingTask(TaskPlace.of(*columns), map_index, TRIGGERER, since)
+        one.is_batch = one.starts = trigger.classpath == BATCH_TRIGGER or "batch_key" in given
+        one.conn_id = given.get(CONNECTION_FIELD)
         one.deadline, one.has_deadline = given.get("deadline"), "deadline" in given
         one.seen = given.get("seen")
         one.business_key = given.get("business_key")
@@ -161,25 +168,39 @@ def _deferred(session: Any) -> Iterator[WaitingTask]:
         yield one
 
 
-def _without_trigger(session: Any, *, soon: bool) -> Iterator[WaitingTask]:
+def _by_fields(session: Any, *, soon: bool) -> Iterator[WaitingTask]:
+    from airflow.models.dagrun import DagRun  # noqa: PLC0415
     from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields  # noqa: PLC0415
     from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
     from sqlalchemy import and_, null, or_, select  # noqa: PLC0415
 
-    columns = (TaskInstance.id, TaskInstance.state, TaskInstance.operator, TaskInstance.start_date)
-    query = join_rendered_fields(
-        select(*place_columns(TaskInstance), map_index_column(), *columns, Fields.rendered_fields)
+    columns = (
+        TaskInstance.id, TaskInstance.state, TaskInstance.operator, TaskInstance.start_date,
+        TaskInstance.dag_version_id, Fields.rendered_fields,
+    )  # fmt: skip
+    query = join_rendered_fields(select(*place_columns(TaskInstance), map_index_column(), *columns)).join(
+        DagRun, and_(DagRun.dag_id == TaskInstance.dag_id, DagRun.run_id == TaskInstance.run_id)
     )
     conditions: list[Any] = [TaskInstance.state.in_(WAITING_STATES)]
     if soon:
-        # A cleared task has no state, and still has its fields.
-        is_cleared = and_(TaskInstance.state.is_(None), Fields.rendered_fields.is_not(null()))
-        conditions += [TaskInstance.state.in_(RESUMING_STATES), is_cleared]
+        # A cleared task has no state, and has run. It may have lost its fields, and its run may have ended.
+        may_run = (
+            Fields.rendered_fields.is_not(null()),
+            TaskInstance.try_number > 0,
+            DagRun.state.not_in(ENDED_RUN_STATES),
+        )
+        conditions += [
+            TaskInstance.state.in_(RESUMING_STATES),
+            and_(TaskInstance.state.is_(None), or_(*may_run)),
+        ]
     found = session.execute(query.where(or_(*conditions))).all()
-    others = _fields_in_other_runs(session, {(row[0], row[2]) for row in found if row[-1] is None})
+    unrendered = [row for row in found if row[-1] is None and row.operator not in _UNRENDERED]
+    declared = _declared_fields(session, {row[-2] for row in unrendered} - {None})
+    others = _fields_in_other_runs(session, {(row[0], row[2]) for row in unrendered} - declared.keys())
     rows = []
-    for *known, operator, began, rendered in found:
-        fields = rendered or _UNRENDERED.get(operator) or others.get((known[0], known[2]))
+    for *known, operator, began, _, rendered in found:
+        task = (known[0], known[2])
+        fields = rendered or _UNRENDERED.get(operator) or declared.get(task) or others.get(task)
         if _may_wait(operator, fields):
             rows.append((*known, operator, began, fields))
     first = _first_pokes(session, [row[6] for row in rows])
@@ -187,7 +208,7 @@ def _without_trigger(session: Any, *, soon: bool) -> Iterator[WaitingTask]:
         one = WaitingTask(
             TaskPlace.of(*place),
             map_index,
-            WORKER if state == "running" else NOTHING,
+            {"running": WORKER, "deferred": TRIGGERER}.get(state, NOTHING),
             first.get(id_) or as_seconds(began),
             conn_id=_text(fields, CONNECTION_FIELD),
             is_batch=operator == BATCH_OPERATOR,
@@ -201,6 +222,24 @@ def _without_trigger(session: Any, *, soon: bool) -> Iterator[WaitingTask]:
         name = _text(fields, "bpm_name")
         one.bpm_names = () if name is None else (name,)
         yield one
+
+
+def _declared_fields(session: Any, versions: Collection[Any]) -> dict[tuple[str, str], dict[str, None]]:
+    """Return the names of the template fields of tasks, each without a value, by DAG and task id.
+
+    :param versions: the ids of the versions of DAGs that have the tasks.
+    """
+    from airflow.models.serialized_dag import SerializedDagModel  # noqa: PLC0415
+    from sqlalchemy import select  # noqa: PLC0415
+
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for some in chunks(versions):
+        query = select(SerializedDagModel).where(SerializedDagModel.dag_version_id.in_(some))
+        for dag in session.scalars(query):
+            for task in dag.data["dag"]["tasks"]:
+                names = task["__var"].get("template_fields", ())
+                found[dag.dag_id, task["__var"]["task_id"]] = dict.fromkeys(names)
+    return found
 
 
 def _fields_in_other_runs(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from airflow.sdk import DAG
 
 from airflow_provider_astrobpm._airflow import stored_values, version_compat, waiting_tasks
 from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators import bpm as operators
+from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
 from airflow_provider_astrobpm.starting.orphans import OrphanVerdict
 from airflow_provider_astrobpm.task_base.task_state_record import STORE_KEYS
@@ -342,9 +344,44 @@ def _unreadable_trigger(scene: Scene) -> None:
     scene.rows.session.execute(Trigger.__table__.update().values(kwargs="of another key"))
 
 
-def _subclass_that_has_run_before(scene: Scene) -> None:
+def _subclass_that_has_run_before(scene: Scene, state: str | None) -> None:
     _sensor(scene, "before", "success", operator="OwnSensor", fields=_sensor_fields(instance_id="another"))
+    _sensor(scene, "r", state, operator="OwnSensor")
+
+
+class OwnTrigger(triggers.AstroZeroBpmInstanceTrigger):
+    """The trigger of a subclass of the sensor."""
+
+    shown: ClassVar[frozenset[str]] = frozenset({"astro_zero_conn_id", "instance_id"})
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        _, arguments = super().serialize()
+        return "dags.own.OwnTrigger", {name: arguments[name] for name in self.shown}
+
+
+class SilentTrigger(OwnTrigger):
+    """A trigger whose arguments show nothing."""
+
+    shown = frozenset()
+
+
+def _own_trigger(scene: Scene, trigger: type[OwnTrigger], instance_id: str, **task: Any) -> None:
+    waits = trigger(astro_zero_conn_id=CONN, instance_id=instance_id)
+    _sensor(scene, "r", "deferred", operator="OwnSensor", trigger=waits, **task)
+
+
+class OwnSensor(AstroZeroBpmInstanceSensor):
+    """A sensor of an author."""
+
+
+def _subclass_that_has_never_run(scene: Scene, *, is_mapped: bool) -> None:
     _sensor(scene, "r", "queued", operator="OwnSensor")
+    with DAG("others") as dag:
+        if is_mapped:
+            OwnSensor.partial(task_id="sense").expand(instance_id=["a", "b"])
+        else:
+            OwnSensor(task_id="sense", instance_id="a")
+    scene.rows.version(dag)
 
 
 def _batch(scene: Scene, instance_id: str) -> None:
@@ -375,9 +412,19 @@ NEEDS: list[tuple[str, str, Callable[[Scene, str, str], None]]] = [
     # Not rendered yet, or Airflow has deleted the fields: it keeps those of the latest 30 runs.
     *(
         (f"unrendered sensor {state}", PERHAPS, lambda scene, _one, _, state=state: _sensor(scene, "r", state))
-        for state in ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule")
+        for state in (
+            None, "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred",
+        )
     ),
-    ("unrendered subclass", PERHAPS, lambda scene, *_: _subclass_that_has_run_before(scene)),
+    ("cleared sensor of an ended run", PERHAPS, lambda scene, *_: _sensor(scene, "r", None, run_state="failed")),
+    ("sensor of a running run", PERHAPS, lambda scene, *_: _sensor(scene, "r", None, try_number=0)),
+    ("unrendered subclass", PERHAPS, lambda scene, *_: _subclass_that_has_run_before(scene, "queued")),
+    ("cleared subclass", PERHAPS, lambda scene, *_: _subclass_that_has_run_before(scene, None)),
+    ("new subclass", PERHAPS, lambda scene, *_: _subclass_that_has_never_run(scene, is_mapped=False)),
+    ("new mapped subclass", PERHAPS, lambda scene, *_: _subclass_that_has_never_run(scene, is_mapped=True)),
+    ("own trigger", AWAITED, lambda scene, one, _: _own_trigger(scene, OwnTrigger, one)),
+    ("own trigger that shows nothing", AWAITED, lambda scene, one, _: _own_trigger(
+        scene, SilentTrigger, one, fields=_sensor_fields(instance_id=one))),
 ]  # fmt: skip
 
 
@@ -431,7 +478,9 @@ def test_an_instance_of_a_run_that_has_not_ended_is_no_orphan(scene: Scene, run:
     [
         lambda scene: _sensor(scene, "r", "queued", operator="BashOperator", fields={"bash_command": "ls"}),
         lambda scene: _sensor(scene, "r", "queued", operator="BashOperator"),
-        lambda scene: _sensor(scene, "r", None),
+        lambda scene: _sensor(scene, "r", None, try_number=0, run_state="failed"),
+        lambda scene: _sensor(scene, "r", None, operator="BashOperator"),
+        lambda scene: _own_trigger(scene, SilentTrigger, "another"),
         lambda scene: _sensor(scene, "r", "success"),
         lambda scene: _sensor(scene, "r", "running", fields=_sensor_fields(instance_id="another")),
         lambda scene: _sensor(scene, "r", "queued", operator="AstroZeroStartBpmInstanceOperator"),

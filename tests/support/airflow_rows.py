@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
+from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
@@ -23,6 +27,17 @@ from airflow_provider_astrobpm._airflow import version_compat
 
 def moment(seconds_ago: float) -> datetime:
     return datetime.fromtimestamp(time.time() - seconds_ago, timezone.utc)
+
+
+def serialized(dag: Any) -> Any:
+    """Return a DAG as Airflow stores it."""
+    try:  # since Airflow 3.2
+        from airflow.serialization.serialized_objects import DagSerialization  # noqa: PLC0415
+    except ImportError:
+        from airflow.serialization.serialized_objects import (  # type: ignore[assignment, attr-defined, unused-ignore]  # noqa: PLC0415
+            SerializedDAG as DagSerialization,
+        )
+    return DagSerialization.to_dict(dag)
 
 
 class AirflowRows:
@@ -51,6 +66,7 @@ class AirflowRows:
         fields: Mapping[str, Any] | None = None,
         record: Mapping[str, Any] | None = None,
         run_state: str | None = None,
+        try_number: int = 1,
     ) -> None:
         """Add a task instance.
 
@@ -61,6 +77,7 @@ class AirflowRows:
         :param fields: its rendered fields.
         :param record: its record in the task state store (Airflow 3.3).
         :param run_state: the state of its run, if this is the run's first task; by default the run has failed if the task has ended.
+        :param try_number: the number of its last try; 0 if it has not run.
         """
         ended = state in {"failed", "success", "skipped", "upstream_failed", "removed"}
         self._add_run(dag_id, run_id, run_state or ("failed" if ended else "running"))
@@ -79,7 +96,7 @@ class AirflowRows:
             "state": state,
             "operator": operator,
             "pool": "default_pool",
-            "try_number": 1,
+            "try_number": try_number,
             "max_tries": 0,
             "start_date": moment(seconds_ago),
             "end_date": changed if ended else None,
@@ -107,6 +124,22 @@ class AirflowRows:
         if record is not None:
             model = version_compat.task_state_model()
             self.session.execute(model.__table__.insert(), [self._record(model, values, record)])
+
+    def version(self, dag: Any) -> None:
+        """Add a version of a DAG, which all of its task instances so far get."""
+        name = "tests"
+        version = DagVersion(dag_id=dag.dag_id, bundle_name=name, version_number=1)
+        dag_model: Any = DagModel
+        for row in (DagBundleModel(name=name), dag_model(dag_id=dag.dag_id, bundle_name=name), version):
+            self.session.add(row)
+            self.session.flush()
+        stored = {
+            "id": uuid.uuid4(), "dag_id": dag.dag_id, "dag_version_id": version.id, "data": serialized(dag),
+            "dag_hash": "", "created_at": moment(0), "last_updated": moment(0),
+        }  # fmt: skip
+        self.session.execute(SerializedDagModel.__table__.insert(), [stored])
+        own = TaskInstance.dag_id == dag.dag_id
+        self.session.execute(TaskInstance.__table__.update().where(own).values(dag_version_id=version.id))
 
     def _add_run(self, dag_id: str, run_id: str, state: str) -> None:
         if (dag_id, run_id) in self._runs:
@@ -146,7 +179,8 @@ def airflow_rows() -> Iterator[AirflowRows]:
     def clear() -> None:
         with create_session() as session:
             session.execute(DagRun.__table__.delete())
-            session.execute(Trigger.__table__.delete())
+            for model in (Trigger, DagModel, DagBundleModel):
+                session.execute(model.__table__.delete())
 
     clear()
     try:
