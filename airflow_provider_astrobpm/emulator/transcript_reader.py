@@ -57,7 +57,7 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
     byte_order_mark: bool = False
 
 
-class _RecordedRequest(msgspec.Struct, frozen=True):
+class _RequestEntry(msgspec.Struct, frozen=True):
     method: str
     target: str
     content_type: str | None = None
@@ -67,7 +67,7 @@ class _RecordedRequest(msgspec.Struct, frozen=True):
 
 class _Entry(msgspec.Struct, frozen=True):
     at: Annotated[datetime, msgspec.Meta(tz=True)]
-    request: _RecordedRequest
+    request: _RequestEntry
     answer: RecordedAnswer | None = None
     failure: str | None = None
 
