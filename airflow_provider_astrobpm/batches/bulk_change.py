@@ -46,7 +46,7 @@ STOPPING_ERRORS = (AuthenticationError, NotSentError, ThrottledError, TokenRefus
 
 @dataclass
 class BulkChange:
-    """The results so far. Each instance is in one of the four lists.
+    """The results so far. Each instance is in one of the five lists.
 
     :param done: the ids of the instances that are as the change wants them, because of it or already before.
     :param ended: the ids of the instances that closed in another way, so there was nothing to do.
@@ -55,6 +55,7 @@ class BulkChange:
         show, or they have disappeared.
     :param still_open: the ids of those in doubt that accepted the change and were still open when last seen.
     :param not_tried: the ids of the instances for which nothing was sent, or whose call stopped the run.
+    :param left_alone: the ids of the instances that were not to be changed any more when it was their turn.
     :param instances: the instances that were seen, as last seen.
     :param stopped_by: why nothing more was sent; ``None`` after a timeout.
     """
@@ -66,6 +67,7 @@ class BulkChange:
     in_doubt: set[str] = field(default_factory=set)
     still_open: set[str] = field(default_factory=set)
     not_tried: list[str] = field(default_factory=list)
+    left_alone: list[str] = field(default_factory=list)
     instances: list[BpmInstance] = field(default_factory=list)
     stopped_by: AstroZeroError | None = None
 
@@ -123,6 +125,7 @@ async def change_all(
     log: Callable[[LogNote], None],
     clock: Callable[[], float] = time.monotonic,
     is_stopped: Callable[[], bool] = lambda: False,
+    is_wanted: Callable[[str], bool] = lambda _id: True,
     progress: Callable[[BulkChange, int], None] = lambda _change, _through: None,
 ) -> BulkChange:
     """Suspend, resume or terminate instances, or set their variables. Failures are part of the result and not raised.
@@ -136,6 +139,8 @@ async def change_all(
     :param log: receives notes about the progress, if it takes a while.
     :param clock: returns a monotonic time in seconds.
     :param is_stopped: returns whether to stop. Then nothing more is sent, and pending calls are finished.
+    :param is_wanted: returns whether an instance is still to be changed; called right before its call. An ``AstroZeroError``
+        that it raises stops the run.
     :param progress: called after each answer with the results so far and the number of finished instances. If this call is
         cancelled, its last report is all that is known.
     :raises ValueError: for a bad argument; nothing was sent.
@@ -159,6 +164,7 @@ async def change_all(
         log=log,
         clock=clock,
         is_over=lambda: is_stopped() or clock() >= ends,
+        is_wanted=is_wanted,
         progress=progress,
     ).run(max_concurrency, client.settings.start_grace if grace is None else grace)
 
@@ -174,6 +180,7 @@ class _BulkRunner:
     log: Callable[[LogNote], None]
     clock: Callable[[], float]
     is_over: Callable[[], bool]
+    is_wanted: Callable[[str], bool]
     progress: Callable[[BulkChange, int], None]
     _lost_in_a_row: int = 0
 
@@ -203,8 +210,22 @@ class _BulkRunner:
             instance_id = next(self._to_do, None)
             if instance_id is None:
                 return
-            await self._act(instance_id)
+            if self._is_wanted(instance_id):
+                await self._act(instance_id)
             self._report_progress()
+
+    def _is_wanted(self, instance_id: str) -> bool:
+        """Return whether to change an instance, and otherwise record that nothing was sent for it."""
+        change = self.change
+        try:
+            if self.is_wanted(instance_id):
+                return True
+        except AstroZeroError as error:
+            change.stopped_by = change.stopped_by or error
+            change.not_tried.append(instance_id)
+        else:
+            change.left_alone.append(instance_id)
+        return False
 
     async def _act(self, instance_id: str) -> None:
         change = self.change
@@ -245,7 +266,8 @@ class _BulkRunner:
     def _report_progress(self) -> None:
         """Report the progress, and log it every few seconds."""
         change, now, total = self.change, self.clock(), len(self.ids)
-        through = len(change.done) + len(change.ended) + len(change.failed) + len(self._unsettled)
+        ended = (change.done, change.ended, change.failed, change.left_alone, self._unsettled)
+        through = sum(map(len, ended))
         self.progress(change, through)
         if now - self._logged_at < PROGRESS_SECONDS or through in (0, total):
             return

@@ -16,7 +16,7 @@ from airflow_provider_astrobpm.batches.bulk_change import BulkChange, change_all
 from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.option_values import variables_from
-from airflow_provider_astrobpm.cli.orphan_selection import keep_orphans, select_orphans
+from airflow_provider_astrobpm.cli.orphan_selection import StillOrphans, select_orphans
 from airflow_provider_astrobpm.cli.runner import connected, say
 from airflow_provider_astrobpm.cli.selection import counted, select
 from airflow_provider_astrobpm.client import validation
@@ -25,7 +25,7 @@ from airflow_provider_astrobpm.client.states import OPEN_STATES
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_provider_astrobpm.cli.selection import Selection
     from airflow_provider_astrobpm.client.changes import ChangeName
@@ -62,13 +62,14 @@ def _change(args: argparse.Namespace, action: ChangeName, variables: dict[str, A
             if args.dry_run:
                 say(plan.dry_run(variables or ()))
                 return otherwise
-            if (refusal := _refusal(plan, args)) is not None:
+            if not _is_confirmed(plan.count, yes=args.yes):
                 say("Nothing was changed.")
-                return refusal or otherwise
+                return Exit.NOT_CONFIRMED
         except KeyboardInterrupt:
             say("Interrupted. Nothing was changed.")
             return Exit.INTERRUPTED
-        summary = asyncio.run(_carry_out(hook, plan, variables, args.max_concurrency))
+        is_wanted = StillOrphans(plan.to_change) if _wants_orphans(args) else lambda _id: True
+        summary = asyncio.run(_carry_out(hook, plan, variables, args.max_concurrency, is_wanted))
         for line in (*summary.failures, summary.text):
             say(line)
         return summary.exit or otherwise
@@ -85,13 +86,6 @@ def _selection(hook: AstroZeroHook, args: argparse.Namespace) -> Selection:
 
 def _wants_orphans(args: argparse.Namespace) -> bool:
     return bool(getattr(args, "orphans", False))  # only "terminate" has the option
-
-
-def _refusal(plan: ChangePlan, args: argparse.Namespace) -> Exit | None:
-    """Return the exit code if the user declines, or no orphan is left after that; ``None`` if the plan is to be carried out."""
-    if not _is_confirmed(plan.count, yes=args.yes):
-        return Exit.NOT_CONFIRMED
-    return None if not _wants_orphans(args) or keep_orphans(plan.to_change) else Exit.OK
 
 
 def _is_confirmed(count: str, *, yes: bool) -> bool:
@@ -199,7 +193,7 @@ class ChangeSummary:
     def unknown(self) -> list[str]:
         """The ids of the instances whose results were still pending when the run was aborted."""
         change = self.change
-        reported = {*change.done, *change.ended, *change.failed, *change.not_tried}
+        reported = {*change.done, *change.ended, *change.failed, *change.not_tried, *change.left_alone}
         return [one.id for one in self.plan.to_change if one.id not in reported]
 
     @property
@@ -208,6 +202,7 @@ class ChangeSummary:
         change, row = self.change, CHANGES[self.plan.action]
         others = {
             "had ended already": len(change.ended),
+            "left alone": len(change.left_alone),
             "failed": len(change.failed) - len(change.in_doubt),
             "unconfirmed": len(change.in_doubt),
             "not tried": len(change.not_tried),
@@ -218,6 +213,11 @@ class ChangeSummary:
             *(f"{number} {words}" for words, number in others.items() if number),
         ]
         lines = [f"{'Interrupted. ' if self.interrupted else ''}{', '.join(parts)}."]
+        if change.left_alone:
+            lines.insert(
+                0,
+                f"Left alone, because their tasks have changed meanwhile: {counted(len(change.left_alone))}.",
+            )
         if change.stopped_by:
             lines.append(f"Stopped: {change.stopped_by}")
         # If instances do not show the effect, the command would change all of them again.
@@ -237,7 +237,11 @@ class ChangeSummary:
 
 
 async def _carry_out(
-    hook: AstroZeroHook, plan: ChangePlan, variables: Mapping[str, Any] | None, max_concurrency: int
+    hook: AstroZeroHook,
+    plan: ChangePlan,
+    variables: Mapping[str, Any] | None,
+    max_concurrency: int,
+    is_wanted: Callable[[str], bool],
 ) -> ChangeSummary:
     """Carry out a plan, with a progress bar. Ctrl-C stops further changes; the second one aborts at once."""
     summary = ChangeSummary(plan, BulkChange(plan.action))
@@ -265,6 +269,7 @@ async def _carry_out(
                 max_concurrency=max_concurrency,
                 log=lambda _note: None,  # the progress bar shows it
                 is_stopped=lambda: summary.interrupted,
+                is_wanted=is_wanted,
                 progress=show,
             )
 

@@ -5,6 +5,7 @@ The lists of Astro Zero are read first, and Airflow's database after that, so th
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,20 @@ from airflow_provider_astrobpm._airflow.starting_tasks import read_starting_task
 from airflow_provider_astrobpm._airflow.stored_values import database_session
 from airflow_provider_astrobpm._airflow.waiting_tasks import read_waiting_tasks
 from airflow_provider_astrobpm.cli.runner import say
-from airflow_provider_astrobpm.cli.selection import Selection, counted, filter_from, matching
+from airflow_provider_astrobpm.cli.selection import Selection, filter_from, matching
 from airflow_provider_astrobpm.client.states import OPEN_STATES
 from airflow_provider_astrobpm.starting.orphans import Awaited, OrphanSearch, find_orphans, key_beginning
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from airflow_provider_astrobpm._airflow.waiting_tasks import WaitingTask
     from airflow_provider_astrobpm.client.instance import BpmInstance
     from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
+
+JUDGED_SECONDS = 5.0
+"""How long a verdict counts while orphans are terminated, which may take minutes."""
 
 
 def search_orphans(hook: AstroZeroHook, args: argparse.Namespace) -> OrphanSearch:
@@ -46,13 +50,29 @@ def select_orphans(hook: AstroZeroHook, args: argparse.Namespace) -> Selection:
     return Selection([one.instance for one in search_orphans(hook, args).orphans], [])
 
 
-def keep_orphans(instances: list[BpmInstance]) -> bool:
-    """Remove the instances that are no orphans any more, after a user has confirmed. Return whether any is left."""
-    still = {one.instance.id for one in judge(instances).orphans}
-    if gone := len(instances) - len(still):
-        say(f"Left alone, because their tasks have changed meanwhile: {counted(gone)}.")
-    instances[:] = [one for one in instances if one.id in still]
-    return bool(instances)
+class StillOrphans:
+    """Tells, for one instance after the other, whether it is still an orphan. Each can be asked for once.
+
+    :param instances: the instances.
+    :param clock: returns a monotonic time in seconds.
+    """
+
+    def __init__(self, instances: Iterable[BpmInstance], clock: Callable[[], float] = time.monotonic) -> None:
+        self._left = {one.id: one for one in instances}
+        self._clock = clock
+        self._orphans: frozenset[str] = frozenset()
+        self._judged_at = -math.inf
+
+    def __call__(self, instance_id: str) -> bool:
+        """Return whether an instance is still an orphan.
+
+        :raises AstroZeroError: if Airflow's database cannot be read.
+        """
+        if self._clock() - self._judged_at >= JUDGED_SECONDS:
+            self._orphans = frozenset(one.instance.id for one in judge([*self._left.values()]).orphans)
+            self._judged_at = self._clock()
+        del self._left[instance_id]
+        return instance_id in self._orphans
 
 
 def judge(instances: Sequence[BpmInstance]) -> OrphanSearch:

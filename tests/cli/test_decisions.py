@@ -262,6 +262,11 @@ def summary_of(total: int, *, interrupted: bool = False, **change: Any) -> Chang
     [
         (summary_of(2, done=["i0", "i1"]), "Terminated 2 of 2.", Exit.OK),
         (summary_of(2, done=["i0"], ended=["i1"]), "Terminated 1 of 2, 1 had ended already.", Exit.OK),
+        (
+            summary_of(2, done=["i0"], left_alone=["i1"]),
+            "Left alone, because their tasks have changed meanwhile: 1 instance.\nTerminated 1 of 2, 1 left alone.",
+            Exit.OK,
+        ),
         (summary_of(2, done=["i0"], failed={"i1": "no"}), "Terminated 1 of 2, 1 failed.", Exit.FAILED),
         (
             summary_of(2, failed={"i0": "no", "i1": "accepted"}, in_doubt={"i1"}),

@@ -11,13 +11,17 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_astrobpm._airflow import stored_values, version_compat, waiting_tasks
+from airflow_provider_astrobpm.cli import orphan_selection
+from airflow_provider_astrobpm.client.async_client import AsyncBpmClient
+from airflow_provider_astrobpm.client.errors import AstroZeroError
+from airflow_provider_astrobpm.client.instance import BpmInstance
 from airflow_provider_astrobpm.client.states import OPEN_STATES, STATES
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
 from airflow_provider_astrobpm.emulator.server_thread import EmulatorServer
 from airflow_provider_astrobpm.operators import bpm as operators
 from airflow_provider_astrobpm.sensors.bpm import AstroZeroBpmInstanceSensor
 from airflow_provider_astrobpm.starting.business_keys import BatchKey, TaskIdentity
-from airflow_provider_astrobpm.starting.orphans import OrphanVerdict
+from airflow_provider_astrobpm.starting.orphans import Orphan, OrphanSearch, OrphanVerdict
 from airflow_provider_astrobpm.task_base.task_state_record import STORE_KEYS
 from airflow_provider_astrobpm.triggers import bpm as triggers
 from tests.cli.conftest import MODULE, Run, connection, process
@@ -304,6 +308,83 @@ def test_a_task_that_continues_after_the_preview_keeps_its_instance(
     assert {row["id"] for row in done.rows} == {cleared, orphan}, "the preview"
     assert "Left alone, because their tasks have changed meanwhile: 1 instance." in done.err
     assert open_ids(emulator) == {cleared}
+
+
+@pytest.fixture
+def cleared_after_the_first(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all tasks be cleared right after the first termination."""
+    from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415
+
+    send = AsyncBpmClient.call
+
+    async def call(self: AsyncBpmClient, operation: Any) -> Any:
+        answer = await send(self, operation)
+        if operation.method == "PUT":
+            scene.rows.session.execute(TaskInstance.__table__.update().values(state="running"))
+            scene.rows.session.commit()
+        return answer
+
+    monkeypatch.setattr(AsyncBpmClient, "call", call)
+    monkeypatch.setattr(orphan_selection, "JUDGED_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("cleared_after_the_first")
+def test_tasks_that_continue_during_the_terminations_keep_their_instances(
+    scene: Scene, run: Run, emulator: EmulatorControl
+) -> None:
+    for number in range(5):
+        scene.ended(f"orphan-{number}")
+    scene.done()
+    done = run("terminate", "--orphans", "--yes", "--max-concurrency", "1")
+    assert done.code == 0
+    assert done.err.splitlines()[-2:] == [
+        "Left alone, because their tasks have changed meanwhile: 4 instances.",
+        "Terminated 1 of 5, 4 left alone.",
+    ]
+    assert len(open_ids(emulator)) == 4
+
+
+def test_a_database_that_fails_during_the_terminations_stops_them(
+    scene: Scene, run: Run, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        scene.ended(f"orphan-{number}")
+    scene.done()
+    judge, answers = orphan_selection.judge, iter([True, True])
+
+    def fail_after_two(instances: Any) -> Any:
+        if not next(answers, False):
+            raise AstroZeroError("Airflow's database cannot be read here")
+        return judge(instances)
+
+    monkeypatch.setattr(orphan_selection, "judge", fail_after_two)
+    monkeypatch.setattr(orphan_selection, "JUDGED_SECONDS", 0.0)
+    done = run("terminate", "--orphans", "--yes", "--max-concurrency", "1")
+    assert done.code == 1
+    assert "Terminated 1 of 3, 2 not tried.\nStopped: Airflow's database cannot be read here" in done.err
+    assert len(open_ids(emulator)) == 2
+
+
+def test_orphans_are_judged_again_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    instances = [BpmInstance(id=f"i{number}", name=BPM, state="Running") for number in range(4)]
+    judged: list[list[str]] = []
+    now = 0.0
+
+    def all_but_the_last(left: list[BpmInstance]) -> OrphanSearch:
+        nonlocal now
+        judged.append([one.id for one in left])
+        now += 2  # the time that the read takes
+        return OrphanSearch([Orphan(one, None) for one in left[:-1]])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(orphan_selection, "judge", all_but_the_last)
+    is_orphan = orphan_selection.StillOrphans(instances, clock=lambda: now)
+    assert [is_orphan("i0"), is_orphan("i3")] == [True, False]
+    now += orphan_selection.JUDGED_SECONDS - 0.1
+    assert is_orphan("i1")
+    assert judged == [["i0", "i1", "i2", "i3"]]
+    now += 0.1
+    assert not is_orphan("i2")
+    assert judged[1:] == [["i2"]]
 
 
 @pytest.mark.skipif(
