@@ -16,7 +16,7 @@ from airflow_provider_astrobpm._airflow.waiting_tasks import WaitingTask, read_w
 from airflow_provider_astrobpm.cli import output
 from airflow_provider_astrobpm.cli.exit_codes import Exit
 from airflow_provider_astrobpm.cli.orphan_selection import search_orphans
-from airflow_provider_astrobpm.cli.runner import connected, say
+from airflow_provider_astrobpm.cli.runner import CommandLineHook, connected, say
 from airflow_provider_astrobpm.cli.selection import warn_if_truncated
 from airflow_provider_astrobpm.client import search, states, validation
 from airflow_provider_astrobpm.client.ages import UNITS, parse_age
@@ -45,6 +45,8 @@ def gates(args: argparse.Namespace) -> Exit:
     if args.bpm_name is not None:
         validation.identifier(args.bpm_name, "--bpm-name")
     least = 0.0 if args.older_than is None else parse_age(args.older_than, "--older-than")
+    if args.conn_id is not None:
+        CommandLineHook.get_connection(args.conn_id)  # raises if there is none
     now = time.time()
     with database_session() as session:
         waiting = read_waiting_tasks(session)
@@ -122,12 +124,15 @@ def _glance(conn_id: str, waiting: Sequence[WaitingTask]) -> Glance:
 
 def _list(hook: AstroZeroHook, to_list: Sequence[str], glance: Glance) -> None:
     result = hook.client.run(search.find({}, lists=to_list))
+    failed: dict[str, list[str]] = {}
     for state in to_list:
-        if state not in result.lists:
-            glance.failed = True
-            say(f"Warning: state {state!r} could not be listed: {result.failure_of(state)}")
-        else:
+        if state in result.lists:
             warn_if_truncated(state, result.lists[state])
+        else:
+            failed.setdefault(str(result.failure_of(state)), []).append(repr(state))
+    for reason, names in failed.items():
+        say(f"Warning: state{'s' if len(names) > 1 else ''} {', '.join(names)} could not be listed: {reason}")
+    glance.failed = bool(failed)
     glance.rows |= {one: row for one, row in result.rows.items() if one not in result.contradictions}
 
 

@@ -35,7 +35,7 @@ class Console(AirflowConsole):
 
     def print_as_table(self, data: list[dict[str, Any]]) -> None:
         """Print a table, with markup in the data escaped."""
-        super().print_as_table([{key: escape(str(value)) for key, value in row.items()} for row in data])
+        super().print_as_table([{key: escape(_cell(value)) for key, value in row.items()} for row in data])
 
     def print_as_plain_table(self, data: list[dict[str, Any]]) -> None:
         """Print columns, without treating a business key such as ``007`` as a number."""
@@ -44,11 +44,15 @@ class Console(AirflowConsole):
             return
         rows = [
             list(data[0]),
-            *(["" if value is None else str(value) for value in row.values()] for row in data),
+            *([_cell(value) for value in row.values()] for row in data),
         ]
         widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(map(set_cell_size, row, widths)).rstrip() for row in rows)
         self.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def print_instances(hook: AstroZeroHook, instances: Sequence[BpmInstance], output: str) -> None:

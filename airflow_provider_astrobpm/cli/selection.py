@@ -70,9 +70,11 @@ def select(hook: AstroZeroHook, args: argparse.Namespace, otherwise: Sequence[st
     if args.instance_ids:
         return find_all(hook, args.instance_ids)
     if wanted == ALL_INSTANCES:
+        filters = ["--state", "--bpm-name", "--business-key", "--older-than", "--younger-than"]
+        if hasattr(args, "orphans"):
+            filters.append("--orphans")
         raise ValueError(
-            "name the instances by their ids, or give a filter: --state, --bpm-name, --business-key, --older-than or "
-            "--younger-than"
+            f"name the instances by their ids, or give a filter: {', '.join(filters[:-1])} or {filters[-1]}"
         )
     return Selection(matching(hook, wanted, otherwise), [])
 

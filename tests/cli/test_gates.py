@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -149,7 +150,9 @@ def test_500_waiting_tasks_and_40_orphans(
     assert (again.code, again.err.splitlines()[-1]) == (0, "Nothing to do: no instance matches.")
 
 
-def test_each_way_of_waiting(scene: Scene, run: Run, emulator: EmulatorControl) -> None:
+def test_each_way_of_waiting(
+    scene: Scene, run: Run, emulator: EmulatorControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deadline = time.time() + HOUR
     deferred = scene.deferred("deferred", index=3, hours=30, deadline=deadline, bpm=OTHER)
     held = scene.instance("gates", "held", "approve")
@@ -212,7 +215,11 @@ def test_each_way_of_waiting(scene: Scene, run: Run, emulator: EmulatorControl) 
     named = run("gates", "--bpm-name", OTHER, "--output", "json")
     assert [row["run_id"] for row in named.rows] == ["deferred", "batch"]
     assert "skipped 1 of which the process is unknown" in named.err
+    monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", os.environ["AIRFLOW_CONN_ASTRO_ZERO_DEFAULT"])
     assert run("gates", "--conn-id", "another", "--output", "json").rows == []
+    for form in ("plain", "table"):
+        table = run("gates", "--output", form).out
+        assert "None" not in table
     table = run("gates", "--output", "plain").out
     assert "approve[3]" in table
     assert "1 of 2 open" in table
@@ -276,6 +283,19 @@ def test_tasks_are_shown_although_astro_zero_cannot_be_read(
     assert "could not be listed" in shown.err
     refused = run("terminate", "--orphans", "--yes")
     assert refused.code == 1
+
+
+def test_states_that_fail_alike_are_one_warning(
+    scene: Scene, run: Run, emulator_server: EmulatorServer, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.deferred("deferred")
+    scene.done()
+    down = json.loads(connection(emulator_server, max_attempts=1)) | {"port": free_port}
+    monkeypatch.setenv("AIRFLOW_CONN_ASTRO_ZERO_DEFAULT", json.dumps(down))
+    shown = run("gates", "--output", "json")
+    assert shown.code == 1
+    assert shown.err.count("could not be listed") == 1, shown.err
+    assert all(repr(state) in shown.err for state in OPEN_STATES), shown.err
 
 
 def test_tasks_are_shown_although_their_connection_is_unknown(scene: Scene, run: Run) -> None:
@@ -611,6 +631,9 @@ def test_the_launches_of_a_failed_batch_are_orphans(
 
 def test_wrong_use_is_refused(run: Run) -> None:
     for arguments, words in (
+        (("gates", "--conn-id", "nosuch"), "The conn_id `nosuch` isn't defined."),
+        (("terminate", "--yes"), "--older-than, --younger-than or --orphans."),
+        (("suspend", "--yes"), "--older-than or --younger-than."),
         (("terminate", "--orphans", "i1"), "--orphans selects the instances itself"),
         (("gates", "--orphans", "--instances"), "--instances is for waiting tasks"),
         (("gates", "--older-than", "soon"), "--older-than must be an age"),
