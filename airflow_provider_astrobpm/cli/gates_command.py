@@ -131,7 +131,7 @@ def _list(hook: AstroZeroHook, to_list: Sequence[str], glance: Glance) -> None:
         else:
             failed.setdefault(str(result.failure_of(state)), []).append(repr(state))
     for reason, names in failed.items():
-        say(f"Warning: state{'s' if len(names) > 1 else ''} {', '.join(names)} could not be listed: {reason}")
+        say(f"Warning: the instances in {', '.join(names)} could not be listed: {reason}")
     glance.failed = bool(failed)
     glance.rows |= {one: row for one, row in result.rows.items() if one not in result.contradictions}
 

@@ -108,7 +108,7 @@ ELSEWHERE: dict[str, str] = {
     "Warning: the states of the instances on connection '…' are unknown: …": (
         "tests/cli/test_gates.py::test_tasks_are_shown_although_their_connection_is_unknown"
     ),
-    "Warning: state '…' could not be listed: …": (
+    "Warning: the instances in … could not be listed: …": (
         "tests/cli/test_gates.py::test_tasks_are_shown_although_astro_zero_cannot_be_read"
     ),
     "Sending metrics to Airflow failed; this process sends no more metrics": (
