@@ -69,6 +69,11 @@ class Replay:
         self._unused = [each for each in self.transcript.exchanges if each.failure != "not_sent"]
         self._has_reads_by_id = any(_reads_by_id(each.method, each.target) for each in self._unused)
         self._extra_tokens = 0
+        self._ended: str | None = None
+
+    def end(self, reason: str) -> None:
+        """Refuse every token from now on, so that every wait ends."""
+        self._ended = reason
 
     def unused(self) -> list[RecordedExchange]:
         """Return the entries that no request has used yet. Requests that could not be sent are not among them."""
@@ -100,6 +105,8 @@ class Replay:
         :param target: its raw path and query, without the base path.
         :param now: the current time.
         """
+        if self._ended is not None:
+            return Played(enveloped(ResultCode.UNAUTHORISED, self._ended, status=401))
         now = now or datetime.now(timezone.utc)
         parts = SEPARATOR.split(target)
         candidates = [each for each in self._unused if each.method == method and _fits(each.form, parts)]

@@ -109,6 +109,11 @@ class EmulatorServer:
         """The control API of this emulator."""
         return EmulatorControl(f"http://127.0.0.1:{self._control_port}")
 
+    @property
+    def current_replay(self) -> Replay | None:
+        """The replay that answers now, if any."""
+        return self._emulator.replay
+
     def connection_json(self) -> str:
         """Return the Airflow connection to this emulator, as JSON. In a replay it has the recorded extras."""
         return connection_json(self._emulator, "127.0.0.1", self.port, self._schema)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_astrobpm.emulator.control_client import EmulatorControl
+    from airflow_provider_astrobpm.emulator.replay import Replay
 
 _CHECK_INTERVAL_SECONDS = 0.05
 
@@ -35,9 +36,12 @@ class DagResult:
 
 
 @contextmanager
-def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[str]]:
+def waits_ended_after(
+    control: EmulatorControl, after: float, replay: Replay | None = None
+) -> Iterator[list[str]]:
     """End every wait ``after`` seconds from the first request, by refusing the credentials.
 
+    :param replay: the replay that answers. It also ends when a request differs.
     :returns: a list to which the lines about the open instances are added then.
     """
     open_lines: list[str] = []
@@ -47,12 +51,14 @@ def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[s
         before = control.counts()
 
     def give_up() -> None:
+        reason = f"the test has ended every wait after {after:g} s"
+        if replay is not None:
+            replay.end(reason if not replay.differences else "the test has ended every wait at a difference")
         still_open = [each for each in control.instances() if not each["closed"]]
         # Faults and outages of the test would hide the refusal.
         control.clear_faults()
         control.outage(False)
         control.revoke_tokens()
-        reason = f"the test has ended every wait after {after:g} s"
         control.fault("token", "status", status=401, times=100_000, res_msg=reason)
         open_lines.extend(instance_lines("Open instances", still_open))
 
@@ -62,7 +68,7 @@ def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[s
             with suppress(EmulatorError):
                 if began is None:
                     began = None if control.counts() == before else time.monotonic()
-                elif time.monotonic() - began >= after:
+                elif time.monotonic() - began >= after or (replay is not None and replay.differences):
                     give_up()
                     return
 
@@ -76,6 +82,18 @@ def waits_ended_after(control: EmulatorControl, after: float) -> Iterator[list[s
         if open_lines:  # another run can follow
             with suppress(EmulatorError):
                 control.clear_faults()
+
+
+def replay_message(replay: Replay, limit: str) -> str:
+    """Return the error message for a run that the replay has not brought to its end.
+
+    :param limit: the message about the time limit, if no request differed.
+    """
+    first = (
+        "A request differed from the recorded ones, so the run was ended." if replay.differences else limit
+    )
+    differences = (f"Differs: {each}" for each in replay.differences)
+    return "\n".join([first, *differences, *replay.transcript.notes, *replay.summary()])
 
 
 def missed_message(missed: list[str]) -> str:

@@ -11,7 +11,12 @@ from airflow_provider_astrobpm.client.validation import seconds
 from airflow_provider_astrobpm.emulator.control_client import EmulatorControl, EmulatorError
 from airflow_provider_astrobpm.emulator.engine import MACHINE_USER
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
-from airflow_provider_astrobpm.testing.dag_run import DagResult, missed_message, waits_ended_after
+from airflow_provider_astrobpm.testing.dag_run import (
+    DagResult,
+    missed_message,
+    replay_message,
+    waits_ended_after,
+)
 from airflow_provider_astrobpm.testing.fast_polling import fast_polling
 from airflow_provider_astrobpm.testing.start_assertions import (
     ExpectedInstance,
@@ -44,6 +49,7 @@ class AstroZeroEmulator(EmulatorControl):
         super().__init__(server.control.url)
         self._server = server
         self._set_variable = set_variable
+        self._connections: dict[str, dict[str, object]] = {}
         self.is_checked = False
         """Whether the plugin has checked, at the end of the test, that every planned action happened."""
 
@@ -53,16 +59,18 @@ class AstroZeroEmulator(EmulatorControl):
         The connection is an environment variable, so hooks, ``dag.test()`` and child processes of the test see it.
 
         :param conn_id: the connection id. ``astro_zero_default`` points to the emulator already.
-        :param extras: extras of the connection, such as ``max_attempts=1``.
+        :param extras: extras of the connection, such as ``max_attempts=1``. They replace the recorded ones of a replay.
         :raises ValueError: for an invalid connection id.
         :raises TypeError: for an extra that cannot be encoded as JSON.
         """
         if not re.fullmatch(r"[\w.-]+", conn_id):
             raise ValueError(f"a connection id consists of letters, digits, _, . and -, not {conn_id!r}")
         # Encoded first: if it fails, pytest may show this function's variables, and so far none of them is a secret.
-        extra = json.dumps(extras)
-        connection = {**json.loads(self._server.connection_json()), "extra": extra}
+        json.dumps(extras)
+        connection = json.loads(self._server.connection_json())
+        connection["extra"] = connection.get("extra", {}) | extras
         self._set_variable(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+        self._connections[conn_id] = extras
 
     def unreachable(self) -> AbstractContextManager[None]:
         """Refuse connections while a ``with`` block runs, as a server that is down does."""
@@ -71,11 +79,16 @@ class AstroZeroEmulator(EmulatorControl):
     def replay(self, path: str | Path) -> Replay:
         """Answer from a transcript until the test ends; see the guide to bug reports.
 
+        Every connection to this emulator gets the recorded extras, except those that ``connect`` was given.
+
         :param path: the transcript, or a folder of transcripts.
         :returns: the replay. Its ``differences`` are the requests that differ, and ``unused()`` the entries that no request used.
         :raises TranscriptError: if it cannot be read, or is no transcript.
         """
-        return self._server.replay(Path(path))
+        replay = self._server.replay(Path(path))
+        for conn_id, extras in self._connections.items():
+            self.connect(conn_id, **extras)
+        return replay
 
     def process(
         self,
@@ -234,8 +247,9 @@ class AstroZeroEmulator(EmulatorControl):
             an ``execution_timeout`` gets none.
         :param max_poll_failure_time: seconds that replace the same argument of this provider's tasks.
         :param options: other arguments of ``dag.test()``, such as ``run_conf``.
-        :raises AssertionError: if a wait had to be ended, with a list of the open instances; or if an action planned by
-            ``breaks``, ``suspends`` or ``terminates`` came too late.
+        :raises AssertionError: if a wait had to be ended, with a list of the open instances; if an action planned by
+            ``breaks``, ``suspends`` or ``terminates`` came too late; or if a request differed from the recorded ones in a
+            replay, which ends the run.
         :raises TypeError: if ``dag`` is not a DAG.
         :raises ValueError: for an invalid number of seconds.
         """
@@ -248,11 +262,14 @@ class AstroZeroEmulator(EmulatorControl):
         give_up_after = seconds(give_up_after, "give_up_after")
         given = {"timeout": timeout, "max_poll_failure_time": max_poll_failure_time}
         limits = {name: seconds(value, name) for name, value in given.items() if value is not None}
-        with fast_polling(dag, **limits), waits_ended_after(self, give_up_after) as open_then:
+        replay = self._server.current_replay
+        with fast_polling(dag, **limits), waits_ended_after(self, give_up_after, replay) as open_then:
             dag_run = dag.test(**options)
         state = str(dag_run.state)
+        message = f"The run did not finish within {give_up_after:g} s, so its waits were ended."
+        if replay is not None and (replay.differences or (open_then and state != "success")):
+            raise AssertionError(replay_message(replay, message))
         if open_then and state != "success":
-            message = f"The run did not finish within {give_up_after:g} s, so its waits were ended."
             advice = (
                 "Plan before the run what a person does, such as"
                 " astro_zero_emulator.decides('PublishApproval', 'approve')."

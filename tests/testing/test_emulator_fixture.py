@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from airflow_provider_astrobpm.emulator import EmulatorError
 from airflow_provider_astrobpm.hooks.astro_zero import AstroZeroHook
 from airflow_provider_astrobpm.testing.emulator_fixture import AstroZeroEmulator
 
+INSTANCES = "/u-route/baas/bp/v2.0/runtime/instances"
 PERSON = {
     "state": "Waiting for user interaction",
     "wait": "person",
@@ -34,6 +36,27 @@ def test_connect_adds_a_connection_with_extras(emulator: AstroZeroEmulator) -> N
     assert (hook.settings.max_attempts, hook.settings.instance_lookup) == (1, "list")
     assert AstroZeroHook().settings.max_attempts == 5
     emulator.assert_started("Instant")
+
+
+def test_connections_have_the_recorded_extras_in_a_replay(
+    emulator: AstroZeroEmulator, tmp_path: Path
+) -> None:
+    entry = {
+        "at": "2026-11-24T10:00:00Z",
+        "request": {"method": "GET", "target": "/x"},
+        "failure": "no_answer",
+    }
+    extras = {"max_attempts": 2, "csrf": True}
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{json.dumps({'transcript': 1, 'extras': extras})}\n{json.dumps(entry)}\n")
+    emulator.connect("before", max_attempts=3)
+    emulator.replay(path)
+    emulator.connect("after")
+    shown = {
+        name: (AstroZeroHook(name).settings.max_attempts, AstroZeroHook(name).settings.csrf)
+        for name in ("astro_zero_default", "before", "after")
+    }
+    assert shown == {"astro_zero_default": (2, True), "before": (3, True), "after": (2, True)}
 
 
 def test_child_processes_see_the_connection(emulator: AstroZeroEmulator) -> None:
@@ -271,7 +294,7 @@ class Dag:
         try:
             hook.wait_for_instance(instance, poll_interval=1)
         except AuthenticationError as error:
-            assert "the test has ended every wait after 0.2 s" in str(error)  # noqa: PT017 - the run continues
+            assert "the test has ended every wait" in str(error)  # noqa: PT017 - the run continues
             self.state = "failed"
         else:
             self.state = "success"
@@ -316,6 +339,37 @@ class TestRun:
             emulator.run(Dag(), give_up_after=0.2)
         emulator.decides("PublishApproval", "approve")
         assert emulator.run(Dag()).state == "success"
+
+    @pytest.mark.parametrize(
+        ("polls", "limit", "first"),
+        [
+            (1, 60.0, "A request differed from the recorded ones, so the run was ended."),
+            (50, 0.2, "The run did not finish within 0.2 s, so its waits were ended."),
+        ],
+    )
+    def test_a_replay_that_does_not_end_the_run_fails_it(
+        self, polls: int, limit: float, first: str, emulator: AstroZeroEmulator, tmp_path: Path
+    ) -> None:
+        row = {"id": "~9X", "name": "~Qbc", "state": "Running", "isClosed": False}
+        answers = [
+            ("POST", INSTANCES, {"body": {"name": "~Qbc", "variables": {"$Flow.BusinessKey": "~k"}}}, row),
+            *[("GET", f"{INSTANCES}/~9X", {}, row)] * polls,
+        ]
+        lines: list[dict[str, Any]] = [{"transcript": 1, "extras": {"instance_lookup": "by_id"}}]
+        for method, target, sent, result in answers:
+            request = {"method": method, "target": target, "content_type": "application/json", **sent}
+            body = {"resCode": "0", "resMsg": "Success", "result": result}
+            answer = {"status": 200, "headers": {"content-type": "application/json"}, "body": body}
+            lines.append({"at": "2026-11-24T10:00:00Z", "request": request, "answer": answer})
+        path = tmp_path / "t.jsonl"
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        replay = emulator.replay(path)
+        with pytest.raises(AssertionError) as caught:
+            emulator.run(Dag(), give_up_after=limit)
+        shown, *others = str(caught.value).splitlines()
+        assert shown == first
+        assert others == [*(f"Differs: {each}" for each in replay.differences), *replay.summary()]
+        assert bool(replay.differences) == (polls == 1)
 
     def test_a_planned_action_that_came_too_late_fails_the_run(self, emulator: AstroZeroEmulator) -> None:
         emulator.decides("PublishApproval", "approve")
