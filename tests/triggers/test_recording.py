@@ -78,7 +78,7 @@ def test_a_recorded_failure_replays_to_the_same_error(
         assert not shown_in(text, value)
 
     replay = emulator.replay(folder)
-    emulator.connect(**EXTRAS)
+    emulator.connect()
     replayed = make_runner().end_of(make)
     assert replay.differences == []
     assert type(replayed) is type(recorded)
@@ -117,7 +117,7 @@ def test_a_recorded_search_replays_to_the_same_end(
     emulator.reset()
     process_state.reset()
     replay = emulator.replay(folder)
-    emulator.connect(**EXTRAS)
+    emulator.connect()
     replayed = result()
     assert replay.differences == []
     assert type(replayed) is type(recorded)
