@@ -193,8 +193,16 @@ def classify(
 
 
 def _appeared_since(record: StartRecord | None, matches: KeyMatches) -> list[BpmInstance]:
-    """Return the instances with a custom key that the start in a record may have made: none if it was never sent."""
-    if record is None or record.posted_at is None or record.strangers is None:
+    """Return the instances with a custom key that the start in a record may have made.
+
+    There are none if it was never sent, or if its instance is known.
+    """
+    if (
+        record is None
+        or record.posted_at is None
+        or record.strangers is None
+        or record.instance_id is not None
+    ):
         return []
     return [
         one

@@ -514,6 +514,15 @@ class TestCustomKey:
             (recent,), others=(old,), match_ids=("old", "own")
         )
 
+    @pytest.mark.parametrize("unproven", [False, True])
+    @pytest.mark.parametrize("state", ["Running", "Completed OK"])
+    def test_what_others_start_after_the_recorded_instance_is_not_its_own(
+        self, state: str, unproven: bool
+    ) -> None:
+        record = StartRecord(generation=3, posted_at=AT, instance_id="own", strangers=(), unproven=unproven)
+        own, later = instance("k", state), instance("k", "Completed OK", "later")
+        assert self.sort_out(record, own, later) == ExistingInstances((own,), match_ids=("own", "later"))
+
     @pytest.mark.parametrize("mode", ["adopt", "fail"])
     @pytest.mark.parametrize("state", ["Running", "Completed OK", "Broken"])
     def test_after_a_start_that_was_never_sent_no_instance_is_its_own(self, state: str, mode: Any) -> None:
