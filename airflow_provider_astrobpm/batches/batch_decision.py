@@ -226,8 +226,8 @@ class BatchDecider:
                 and self._matches.place(one, record.posted_at) is not Placement.BEFORE
             ]
             is_unclear = any(self._matches.place(one, record.posted_at) is Placement.UNKNOWN for one in new)
-            is_unproven = record.strangers is None or record.answered_at is not None
-            if len(new) > 1 or is_unclear or (new and is_unproven):
+            may_be_others = record.strangers is None or record.answered_at is not None
+            if len(new) > 1 or is_unclear or (new and may_be_others):
                 raise subject.ambiguous_owner_error(new)
             known = new
         if request.own(record):

@@ -55,14 +55,12 @@ def gates(args: argparse.Namespace) -> Exit:
         for one in waiting
         if args.conn_id in (None, one.conn_id) and (one.since is None or now - one.since >= least)
     ]
-    glances = {
-        conn_id: _glance(conn_id, waiting)
-        for conn_id in {one.conn_id for one in waiting if one.conn_id is not None}
-    }
+    connections = {one.conn_id for one in waiting if one.conn_id is not None}
+    glances: dict[str | None, Glance] = {conn_id: _glance(conn_id, waiting) for conn_id in connections}
     rows = [
         row
         for one in sorted(waiting, key=lambda one: (one.since is None, one.since))
-        for row in _rows(one, glances.get(one.conn_id or "", Glance()), now, each=args.instances)
+        for row in _rows(one, glances.get(one.conn_id, Glance()), now, each=args.instances)
     ]
     if args.bpm_name is not None:
         unknown = sum(row["bpm_name"] is None for row in rows)

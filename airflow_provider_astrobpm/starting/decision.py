@@ -169,46 +169,49 @@ def classify(
         ):
             doubt = doubt or generation_doubt(ended[0])
         return ExistingInstances(own, older, doubt=doubt, unclear=unclear)
+    return _classify_by_custom_key(request, record, matches, doubt, request.business_key)
+
+
+def _classify_by_custom_key(
+    request: StartRequest, record: StartRecord | None, matches: KeyMatches, doubt: str | None, key: str
+) -> ExistingInstances | RefuseStart:
+    everything = tuple(matches.instances.values())
+    own_record = request.own(record)
+    subject = StartSubject(request.bpm_name, key)
     if request.if_open_instance_exists == "start":
-        current = [one for one in everything if matches.place(one, began) is not Placement.BEFORE]
-        if current:
-            subject = StartSubject(request.bpm_name, request.business_key)
+        began = own_record.posted_at if own_record else None
+        if current := [one for one in everything if matches.place(one, began) is not Placement.BEFORE]:
             return RefuseStart(subject.ambiguous_owner_error(current, OWNER_ADVICE))
         return ExistingInstances(doubt=doubt)
     ids = (*matches.instances, *matches.resembling)
     known = own_record.instance_id if own_record else None
     if known is not None and known not in ids:
-        return RefuseStart(missing_instance_error(known, request.business_key))
-    appeared = _appeared_since(own_record, matches)
-    if own_record is not None and own_record.unproven:
-        if ended := [one for one in appeared if one.is_closed and request.accepts(one)]:
-            subject = StartSubject(request.bpm_name, request.business_key)
+        return RefuseStart(missing_instance_error(known, key))
+    own = _own_by_custom_key(own_record, matches)
+    if known is None and own_record is not None and own_record.unproven:
+        if ended := [one for one in own if one.is_closed and request.accepts(one)]:
             return RefuseStart(subject.ambiguous_owner_error(ended, OWNER_ADVICE))
-        appeared = []
-    own = tuple(one for one in everything if one.id == known or one in appeared)
+        own = ()
     still_open = [one for one in everything if not one.is_closed and one not in own]
     older = tuple(one for one in still_open if record and one.id == record.instance_id)
     others = tuple(one for one in still_open if one not in older)
     return ExistingInstances(own, older, others, doubt, ids)
 
 
-def _appeared_since(record: StartRecord | None, matches: KeyMatches) -> list[BpmInstance]:
-    """Return the instances with a custom key that the start in a record may have made.
-
-    There are none if it was never sent, or if its instance is known.
-    """
-    if (
-        record is None
-        or record.posted_at is None
-        or record.strangers is None
-        or record.instance_id is not None
-    ):
-        return []
-    return [
+def _own_by_custom_key(record: StartRecord | None, matches: KeyMatches) -> tuple[BpmInstance, ...]:
+    """Return the instance of a record, or if it is not known, those that the start may have made: none if it was never sent."""
+    everything = matches.instances.values()
+    if record is None:
+        return ()
+    if record.instance_id is not None:
+        return tuple(one for one in everything if one.id == record.instance_id)
+    if record.posted_at is None or record.strangers is None:
+        return ()
+    return tuple(
         one
-        for one in matches.instances.values()
+        for one in everything
         if one.id not in record.strangers and matches.place(one, record.posted_at) is not Placement.BEFORE
-    ]
+    )
 
 
 def decide(request: StartRequest, record: StartRecord | None, found: ExistingInstances) -> StartDecision:

@@ -44,10 +44,10 @@ class WatchState:
     async def read(self) -> set[str] | None:
         """Return the entry keys that any triggerer wrote last; ``None`` if there are none or some are lost."""
         if self._store is not None:
-            head = await self._store.aget(self._name)
-            self._stored = {self._name: head}
-            for key in state_codec.shard_keys(self._name, head) or ():
-                self._stored[key] = await self._store.aget(key)
+            stored = {self._name: await self._store.aget(self._name)}
+            for key in state_codec.shard_keys(self._name, stored[self._name]) or ():
+                stored[key] = await self._store.aget(key)
+            self._stored = stored
         keys = state_codec.shard_keys(self._name, self._stored.get(self._name))
         # Do not take a lost value for an empty one: all entries of its shard would be reported again.
         return None if keys is None else state_codec.decode_shards(self._stored.get(key) for key in keys)
@@ -56,14 +56,12 @@ class WatchState:
         """Return the entry keys that another triggerer has added since this object read or wrote them last."""
         before = self._stored
         await self.read()
-        now = self._stored
+        return self._in_changed_shards(self._stored, before) - self._in_changed_shards(before, self._stored)
 
-        def changed(stored: Mapping[str, Any], than: Mapping[str, Any]) -> set[str]:
-            keys = state_codec.shard_keys(self._name, stored.get(self._name)) or ()
-            shards = (stored.get(key) for key in keys if stored.get(key) != than.get(key))
-            return state_codec.decode_shards(shards) or set()
-
-        return changed(now, before) - changed(before, now)
+    def _in_changed_shards(self, stored: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+        keys = state_codec.shard_keys(self._name, stored.get(self._name)) or ()
+        shards = (stored.get(key) for key in keys if stored.get(key) != other.get(key))
+        return state_codec.decode_shards(shards) or set()
 
     async def write(self, entry_keys: AbstractSet[str]) -> None:
         """Write the entry keys, changing as few values as possible."""
