@@ -24,6 +24,7 @@ from yarl import URL
 
 from airflow_provider_astrobpm.client import _failures, _route
 from airflow_provider_astrobpm.client._failures import CURRENT
+from airflow_provider_astrobpm.client.drivers import in_thread
 from airflow_provider_astrobpm.client.protocol import Response
 from airflow_provider_astrobpm.client.settings import secrets_of_proxy
 from airflow_provider_astrobpm.client.sync_transport import CHUNK_BYTES
@@ -101,7 +102,7 @@ class AsyncTransport:
     async def _exchange(self, request: Request, sending: _AsyncProgress) -> Response:
         url = self._url_of(request)
         if self._route is None:
-            self._route = await asyncio.to_thread(self._find_route, url)
+            self._route = await in_thread(self._find_route, url)
         proxy, context = self._route
         headers = dict(request.headers)
         if request.body is not None:
@@ -341,7 +342,7 @@ async def _decompressed(body: bytes, answer: aiohttp.ClientResponse, limit: int)
     if not body or answer.headers.get("content-encoding", "").strip().lower() not in COMPRESSED_ENCODINGS:
         return body
     if len(body) > MAX_INLINE_DECOMPRESS_BYTES:
-        decompressed = await asyncio.to_thread(_decompress, body, limit)
+        decompressed = await in_thread(_decompress, body, limit)
     else:
         decompressed = _decompress(body, limit)
     if decompressed is None:

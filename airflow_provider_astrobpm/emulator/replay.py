@@ -67,7 +67,9 @@ class Replay:
         self.differences.clear()
         self._values = ReplayedValues()
         self._unused = [each for each in self.transcript.exchanges if each.failure != "not_sent"]
-        self._has_reads_by_id = any(_reads_by_id(each.method, each.target) for each in self._unused)
+        self._has_reads_by_id = any(
+            _reads_by_id(each.request.method, each.request.target) for each in self._unused
+        )
         self._extra_tokens = 0
         self._ended: str | None = None
 
@@ -81,10 +83,8 @@ class Replay:
 
     def summary(self) -> list[str]:
         """Return how much of the transcript was used, as lines for a person."""
-        left, not_sent = (
-            self.unused(),
-            [each for each in self.transcript.exchanges if each.failure == "not_sent"],
-        )
+        left = self.unused()
+        not_sent = [each for each in self.transcript.exchanges if each.failure == "not_sent"]
         total = len(self.transcript.exchanges) - len(not_sent)
         used = f"Recorded exchanges that were used: {total - len(left)} of {total}."
         lines = [f"{used} Requests that differed: {len(self.differences)}."]
@@ -109,13 +109,15 @@ class Replay:
             return Played(enveloped(ResultCode.UNAUTHORISED, self._ended, status=401))
         now = now or datetime.now(timezone.utc)
         parts = SEPARATOR.split(target)
-        candidates = [each for each in self._unused if each.method == method and _fits(each.form, parts)]
+        candidates = [
+            each for each in self._unused if each.request.method == method and _fits(each.form, parts)
+        ]
         why = ""
         for candidate in candidates:
             comparison = self._values.comparison()
             try:
-                comparison.target(candidate, parts)
-                comparison.body(candidate, content_type, body)
+                comparison.target(candidate.request, parts)
+                comparison.body(candidate.request, content_type, body)
             except DiffersError as error:
                 why = why or f"{candidate}: {error}"
                 continue

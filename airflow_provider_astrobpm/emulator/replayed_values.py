@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
-    from airflow_provider_astrobpm.emulator.transcript_reader import RecordedExchange
+    from airflow_provider_astrobpm.emulator.transcript_reader import RequestEntry
 
 MAX_SHIFT = timedelta(days=4000)  # a timestamp further from its entry is no moment of the recording
 _TIMESTAMP = re.compile(r"\s*(\d{4})([-/])(\d\d)[-/](\d\d) (\d\d:\d\d:\d\d)\s*")
@@ -83,7 +83,7 @@ class RequestComparison:
         self._shown = shown
         self._known = known
 
-    def target(self, recorded: RecordedExchange, parts: list[str]) -> None:
+    def target(self, recorded: RequestEntry, parts: list[str]) -> None:
         """Compare the stand-ins of the address.
 
         :raises DiffersError: if one of them had another value before.
@@ -92,7 +92,7 @@ class RequestComparison:
             if kept.startswith(MARK):
                 self._bind(unquote(kept), unquote(part), "the address")
 
-    def body(self, recorded: RecordedExchange, content_type: str, body: bytes) -> None:
+    def body(self, recorded: RequestEntry, content_type: str, body: bytes) -> None:
         """Compare the content type and the body.
 
         :raises DiffersError: if they differ in anything but the values of stand-ins.

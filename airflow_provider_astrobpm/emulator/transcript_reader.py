@@ -57,48 +57,39 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
     byte_order_mark: bool = False
 
 
-class _RequestEntry(msgspec.Struct, frozen=True):
+class RequestEntry(msgspec.Struct, frozen=True):
+    """A request of the client."""
+
     method: str
     target: str
     content_type: str | None = None
-    body: Any = msgspec.UNSET
+    body: Any = None
+    """``None`` if the transcript does not contain it, or if it has none."""
     omitted: OmittedBody | None = None
 
+    @property
+    def has_body(self) -> bool:
+        """Whether it had a body. The client never sends ``null``."""
+        return self.body is not None or self.omitted is not None
 
-class _Entry(msgspec.Struct, frozen=True):
+
+class RecordedExchange(msgspec.Struct, frozen=True, dict=True):
+    """One entry of a transcript: a request, and its answer or what happened instead of one."""
+
     at: Annotated[datetime, msgspec.Meta(tz=True)]
-    request: _RequestEntry
+    request: RequestEntry
     answer: RecordedAnswer | None = None
     failure: str | None = None
-
-
-@dataclass(frozen=True)
-class RecordedExchange:
-    """One entry of a transcript.
-
-    :param place: the file and line, for messages.
-    :param body: the body of the request; ``None`` if the transcript does not contain it.
-    :param answer: the answer; ``None`` if none came.
-    :param failure: what happened instead of an answer; ``None`` if one came.
-    """
-
-    place: str
-    at: datetime
-    method: str
-    target: str
-    content_type: str | None
-    body: Any
-    has_body: bool
-    answer: RecordedAnswer | None
-    failure: str | None
+    place: str = ""
+    """The file and line, for messages."""
 
     @cached_property
     def form(self) -> tuple[str, ...]:
         """The parts of the target, without stand-ins: requests of one form are answered in order."""
-        return tuple("" if part.startswith(MARK) else part for part in SEPARATOR.split(self.target))
+        return tuple("" if part.startswith(MARK) else part for part in SEPARATOR.split(self.request.target))
 
     def __str__(self) -> str:
-        return f"{self.place} ({self.method} {self.target})"
+        return f"{self.place} ({self.request.method} {self.request.target})"
 
 
 @dataclass
@@ -147,7 +138,8 @@ def _read_file(file: Path, transcript: Transcript) -> None:
             if number == 1:
                 _read_heading(file, entry, transcript)
             elif "request" in entry:
-                transcript.exchanges.append(_exchange(f"{file.name} line {number}", entry))
+                exchange = msgspec.convert(entry | {"place": f"{file.name} line {number}"}, RecordedExchange)
+                transcript.exchanges.append(exchange)
             elif "cut" in entry:
                 transcript.notes.append(
                     f"{file.name} was cut, so later exchanges are missing: {entry['cut']}"
@@ -173,20 +165,3 @@ def _read_heading(file: Path, entry: dict[str, Any], transcript: Transcript) -> 
     known = {name: extras[name] for name in EXTRAS if extras.get(name) is not None}
     transcript.extras = transcript.extras or known
     transcript.files += 1
-
-
-def _exchange(place: str, raw: dict[str, Any]) -> RecordedExchange:
-    entry = msgspec.convert(raw, _Entry)
-    request = entry.request
-    has_body = request.body is not msgspec.UNSET
-    return RecordedExchange(
-        place,
-        entry.at,
-        request.method,
-        request.target,
-        request.content_type,
-        request.body if has_body else None,
-        has_body or request.omitted is not None,
-        entry.answer,
-        entry.failure,
-    )

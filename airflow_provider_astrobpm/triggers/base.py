@@ -19,6 +19,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_astrobpm._airflow.user_action import TaskInstanceRef, warm_up, why_not_user_action
 from airflow_provider_astrobpm._airflow.version_compat import triggers_have_on_kill
 from airflow_provider_astrobpm.client import process_state
+from airflow_provider_astrobpm.client.drivers import in_thread
 from airflow_provider_astrobpm.triggers import task_instance_id
 from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
 from airflow_provider_astrobpm.waiting.condition import CONDITION_ARGUMENTS, WaitCondition
@@ -108,7 +109,7 @@ class WaitingTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire one event."""
         try:
-            await asyncio.to_thread(import_runtime_modules)
+            await in_thread(import_runtime_modules)
             payload = self._event(await self._end_of_wait(), task_instance_id(self.task_instance))
         except asyncio.CancelledError:
             if not triggers_have_on_kill():

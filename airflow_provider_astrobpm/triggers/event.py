@@ -16,6 +16,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_provider_astrobpm._airflow.version_compat import asset_state_store, event_triggers_have_queue
 from airflow_provider_astrobpm.client import texts, validation
 from airflow_provider_astrobpm.client.backoff import Backoff
+from airflow_provider_astrobpm.client.drivers import in_thread
 from airflow_provider_astrobpm.hooks import DEFAULT_CONN_ID
 from airflow_provider_astrobpm.triggers.read_retries import read_with_retries
 from airflow_provider_astrobpm.watching.targets import WatchTargets
@@ -104,7 +105,7 @@ class AstroZeroBpmEventTrigger(BaseEventTrigger):
         """Watch until cancelled. No task waits for this trigger, so errors are logged and retried."""
         from airflow_provider_astrobpm.triggers.base import import_runtime_modules  # noqa: PLC0415
 
-        await asyncio.to_thread(import_runtime_modules)
+        await in_thread(import_runtime_modules)
         from airflow_provider_astrobpm.client.errors import CallError  # noqa: PLC0415
 
         watching = _WatchRun(self, self._targets)

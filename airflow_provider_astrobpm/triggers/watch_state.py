@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_astrobpm.client.drivers import in_thread
 from airflow_provider_astrobpm.watching import state_codec
 
 if TYPE_CHECKING:
@@ -66,11 +66,7 @@ class WatchState:
     async def write(self, entry_keys: AbstractSet[str]) -> None:
         """Write the entry keys, changing as few values as possible."""
         changes = partial(state_codec.state_changes, self._name, frozenset(entry_keys), dict(self._stored))
-        found = (
-            await asyncio.to_thread(list, changes())
-            if len(entry_keys) > MAX_KEYS_SORTED_INLINE
-            else [*changes()]
-        )
+        found = await in_thread(list, changes()) if len(entry_keys) > MAX_KEYS_SORTED_INLINE else [*changes()]
         for key, value in found:
             if value is None:
                 if self._store is not None:

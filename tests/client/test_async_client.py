@@ -502,3 +502,19 @@ def test_decoding_50000_rows_blocks_the_loop_for_less_than_200_ms(state: str) ->
 
     with serving_many_rows() as port:
         run(main(port))
+
+
+def test_a_packed_answer_is_read_although_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_executor: object, _call: Callable[..., Any], *_arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main(port: int) -> int:
+        settings = Settings("my_conn", f"http://127.0.0.1:{port}", StaticToken("a-token"), max_attempts=1)
+        async with connected(settings) as client:
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncio.get_running_loop(), "run_in_executor", refuse)
+                rows = await client.call(operations.query("Paused"))
+                return len(rows)
+
+    with serving_many_rows() as port:
+        assert run(main(port)) == MANY_ROWS

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import requests
 
+from airflow_provider_astrobpm.client.settings import Settings, StaticToken
+from airflow_provider_astrobpm.client.transcript import heading
 from airflow_provider_astrobpm.emulator import EmulatorServer
 from airflow_provider_astrobpm.emulator.__main__ import main
 from airflow_provider_astrobpm.emulator.refusals import ResultCode
 from airflow_provider_astrobpm.emulator.replay import Played, Replay
-from airflow_provider_astrobpm.emulator.transcript_reader import TranscriptError, read_transcript
+from airflow_provider_astrobpm.emulator.transcript_reader import EXTRAS, TranscriptError, read_transcript
 from tests.emulator.conftest import CREDENTIALS, INSTANCES, TOKEN
 
 AT = datetime(2026, 11, 24, 10, 0, tzinfo=timezone.utc)
@@ -338,10 +340,15 @@ def test_requests_that_were_not_sent_are_skipped_and_named(replay_of: Any) -> No
     ]
 
 
+def test_every_recorded_extra_is_known() -> None:
+    settings = Settings("c", "https://host.example", StaticToken("a-token"))
+    assert set(heading(settings, "0.1.0")["extras"]) == set(EXTRAS)
+
+
 def test_files_of_a_folder_are_read_in_the_order_of_time(tmp_path: Path) -> None:
     written(tmp_path / "b.jsonl", entry("GET", "/1"), entry("GET", "/3", second=3))
     written(tmp_path / "a.jsonl", entry("GET", "/2", second=2))
-    assert [each.target for each in read_transcript(tmp_path).exchanges] == ["/1", "/2", "/3"]
+    assert [each.request.target for each in read_transcript(tmp_path).exchanges] == ["/1", "/2", "/3"]
 
 
 @pytest.mark.parametrize(
@@ -364,7 +371,7 @@ def test_a_transcript_that_was_cut_at_its_end_is_read_with_a_note(
     path = written(tmp_path / "t.jsonl", entry("GET", "/1"))
     path.write_text(path.read_text() + end)
     transcript = read_transcript(path)
-    assert [each.target for each in transcript.exchanges] == ["/1"]
+    assert [each.request.target for each in transcript.exchanges] == ["/1"]
     assert transcript.notes == ([note] if note else [])
 
 
@@ -380,7 +387,7 @@ def test_a_transcript_that_was_cut_in_its_first_line_is_skipped_in_a_folder(
     assert str(caught.value) == f"{path} has no recorded exchange. {note}"
     written(tmp_path / "b.jsonl", entry("GET", "/1"))
     transcript = read_transcript(tmp_path)
-    assert [each.target for each in transcript.exchanges] == ["/1"]
+    assert [each.request.target for each in transcript.exchanges] == ["/1"]
     assert transcript.notes == [note]
 
 

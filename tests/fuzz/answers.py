@@ -51,7 +51,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
 )
 
 
-class _Transport:
+class SameAnswer:
     """Answers every request with the same answer."""
 
     answer: Response
@@ -60,7 +60,7 @@ class _Transport:
         return self.answer
 
 
-class _AsyncTransport(_Transport):
+class _AsyncSameAnswer(SameAnswer):
     async def send(self, _: Request) -> Response:  # type: ignore[override]
         return self.answer
 
@@ -77,8 +77,17 @@ def _clients() -> tuple[BpmClient, AsyncBpmClient, asyncio.AbstractEventLoop]:
     sync.close()
     unsync = AsyncBpmClient(SETTINGS, sleep=_no_pause)
     unsync.clock = lambda: NOW
-    sync._transport, unsync._transport = _Transport(), _AsyncTransport()  # type: ignore[assignment]
+    sync._transport, unsync._transport = SameAnswer(), _AsyncSameAnswer()  # type: ignore[assignment]
     return sync, unsync, loop
+
+
+def answer_of(source: Input) -> tuple[Operation[Any], Response]:
+    """Read an operation and its answer: two choices, the headers, and the body."""
+    operation = source.choose(OPERATIONS)
+    status = source.choose(STATUSES)
+    lines = (line.partition(":") for line in source.body().decode("latin-1").split("\n"))
+    headers = {name.strip().lower(): value.strip() for name, _, value in lines}
+    return operation, Response(status, headers, source.body())
 
 
 def answer(data: bytes) -> None:
@@ -88,12 +97,7 @@ def answer(data: bytes) -> None:
     success. A wait succeeds only for an instance in ``Completed OK``. No message and no result shows the secret. An error and
     an instance survive the way through a trigger's event, and Airflow's database accepts both.
     """
-    source = Input(data, secret=True)
-    operation = source.choose(OPERATIONS)
-    status = source.choose(STATUSES)
-    lines = (line.partition(":") for line in source.body().decode("latin-1").split("\n"))
-    headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-    response = Response(status, headers, source.body())
+    operation, response = answer_of(Input(data, secret=True))
     sync, unsync, loop = _clients()
     sync._transport.answer = unsync._transport.answer = response  # type: ignore[union-attr]
     found, found_async = (

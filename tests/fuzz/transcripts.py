@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from airflow_provider_astrobpm.client.errors import CallError
 from airflow_provider_astrobpm.client.protocol import Request, Response
 from airflow_provider_astrobpm.client.recording_transport import RecordingTransport
@@ -21,7 +23,7 @@ from airflow_provider_astrobpm.client.transcript_writer import TranscriptWriter
 from airflow_provider_astrobpm.emulator.replay import Replay
 from airflow_provider_astrobpm.emulator.transcript_reader import TranscriptError, read_transcript
 from airflow_provider_astrobpm.emulator.wire_format import ApiResponse
-from tests.fuzz.answers import NOW, OPERATIONS, SETTINGS, STATUSES
+from tests.fuzz.answers import NOW, SETTINGS, SameAnswer, answer_of
 from tests.fuzz.inputs import SECRET, Input, UselessInput, raises_only
 
 MAX_REQUESTS = 8  # of one replay
@@ -29,20 +31,7 @@ MAX_DEPTH = 200  # of an answer
 PERSON = "Wilhelmina Quatermaine"
 
 
-class _Recorded:
-    """Answers every request with the same answer."""
-
-    def __init__(self, answer: Response) -> None:
-        self.answer = answer
-
-    def send(self, _: Request) -> Response:
-        return self.answer
-
-    def close(self) -> None:
-        pass
-
-
-class _Replayed(_Recorded):
+class _Replayed:
     """Answers requests as a replay does."""
 
     def __init__(self, replay: Replay) -> None:
@@ -86,21 +75,19 @@ def transcript(data: bytes) -> None:
     The transcript shows neither the secret nor a name. The replay has the same outcome: the same error, or a result.
     """
     source = Input(data, secret=True)
-    operation = source.choose(OPERATIONS)
-    status = source.choose(STATUSES)
-    lines = (line.partition(":") for line in source.body().decode("latin-1").split("\n"))
-    headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-    body = source.body().replace(b"$PERSON", PERSON.encode())
+    operation, answer = answer_of(source)
+    body = answer.body.replace(b"$PERSON", PERSON.encode())
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         raise UselessInput  # a client reads deeper JSON than a transcript contains
-    answer = Response(status, headers, body)
+    server = SameAnswer()
+    server.answer = msgspec.structs.replace(answer, body=body)
     file = _folder() / f"{os.getpid()}.jsonl"
     file.unlink(missing_ok=True)
     said: list[str] = []
     writer = TranscriptWriter(SETTINGS, file=file, warn=said.append)
     writer.open()
     writer._open.stand_ins = StandIns(source.body()[:SALT_BYTES])  # type: ignore[union-attr]
-    recorded = _ended(RecordingTransport(_Recorded(answer), writer), operation)  # type: ignore[arg-type]
+    recorded = _ended(RecordingTransport(server, writer), operation)  # type: ignore[arg-type]
     writer.close()
     assert said == []
     text = file.read_text()
